@@ -1,0 +1,30 @@
+# Small enough for the default run that activations spill to the SSD tier.
+DEVICE_MEMORY ?= 96MiB
+PYTHON ?= python3
+
+VENV := .venv
+READY := $(VENV)/ready
+
+.PHONY: run test lint clean
+
+run: $(READY)
+	$(VENV)/bin/flexgnn run --device-memory $(DEVICE_MEMORY)
+
+# Kernels use every core, so pytest-xdist would only make tests wait for each other.
+test: lint
+	$(VENV)/bin/python -m pytest
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FlexGNN needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt torch
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev,metis]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
