@@ -1,0 +1,1 @@
+"""Graphs on disk: the store, how graphs get into it, and in which node order."""

@@ -1,0 +1,181 @@
+"""Whether a PyG ``Data`` can be trained on: every way in which it can't is one sentence that tells how to mend it.
+
+Shapes: N nodes, E edges, F features, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+from flexgnn.core.errors import GraphError
+from flexgnn.core.graph.labels import checked_labels
+from flexgnn.core.graph.layout import MAX_NODES, TEST, TRAIN, VAL
+from flexgnn.core.graph.split import seeded_split
+from flexgnn.core.tier import Array
+
+_MASKS = {"train_mask": TRAIN, "val_mask": VAL, "test_mask": TEST}
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CheckedGraph:
+    """A graph that can be trained on, in the original node order."""
+
+    features: torch.Tensor
+    """[N, F], of any real dtype; every value is finite as float32."""
+    source: Array
+    """int32 [E]."""
+    destination: Array
+    """int32 [E]."""
+    weights: Array | None
+    """float32 [E]."""
+    labels: Array
+    """int64 [N], -1 for none; or, for several classes a node, float32 [N, C]."""
+    class_names: tuple[str, ...]
+    """C names."""
+    split: Array
+    """uint8 [N]."""
+
+
+def checked_graph(data: object, class_names: Sequence[str] | None) -> CheckedGraph:
+    """The parts of ``data`` that FlexGNN uses.
+
+    Raises:
+        GraphError: if a part is missing or not what training needs.
+    """
+    if not isinstance(data, Data):
+        raise GraphError(
+            f"The graph is a {type(data).__name__}, and only torch_geometric.data.Data can be imported: "
+            "HeteroData.to_homogeneous() makes one of a heterogeneous graph."
+        )
+    features = _features(data)
+    source, destination = _edges(data, len(features))
+    split = _split(data, len(features))
+    labels, names = checked_labels(_tensor(data, "y", "labels"), split, len(features), class_names)
+    if split is None:
+        split = seeded_split(np.ones(len(labels), dtype=bool) if labels.ndim == 2 else labels >= 0)
+    if not (split & TRAIN).any():
+        raise GraphError("No node is in the training set: set data.train_mask for one node or more.")
+    return CheckedGraph(
+        features=features,
+        source=source,
+        destination=destination,
+        weights=_weights(data, len(source)),
+        labels=labels,
+        class_names=names,
+        split=split,
+    )
+
+
+def _tensor(data: Data, key: str, what: str) -> torch.Tensor:
+    value = getattr(data, key, None)
+    if value is None:
+        raise GraphError(f"The graph has no {what}: set data.{key}.")
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        raise GraphError(f"data.{key} is a {_kind(value)}: make it a dense torch tensor.")
+    return value.detach().cpu()
+
+
+def _kind(value: object) -> str:
+    return "sparse tensor" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return str(list(tensor.shape))
+
+
+def _features(data: Data) -> torch.Tensor:
+    features = _tensor(data, "x", "features")
+    if features.dim() != 2 or 0 in features.shape or features.is_complex():
+        raise GraphError(
+            f"data.x has shape {_shape(features)} and dtype {features.dtype}; it must be [nodes, features] "
+            "of real numbers, and not empty."
+        )
+    num_nodes = data["num_nodes"] if "num_nodes" in data else len(features)
+    if len(features) != num_nodes:
+        raise GraphError(
+            f"data.x has {len(features)} rows, but data.num_nodes is {num_nodes}: give every node one row."
+        )
+    if num_nodes > MAX_NODES:
+        raise GraphError(f"The graph has {num_nodes} nodes; FlexGNN takes up to {MAX_NODES}.")
+    # In pieces, so that no second copy of the features is made.
+    for start in range(0, num_nodes, _ROWS_AT_ONCE):
+        rows = features[start : start + _ROWS_AT_ONCE]
+        finite = torch.isfinite(rows.to(torch.float32))
+        if not bool(finite.all()):
+            row, column = (int(i) for i in torch.nonzero(~finite)[0])
+            raise GraphError(
+                f"data.x[{start + row}, {column}] is {rows[row, column].item()}; "
+                "features must be finite float32 numbers: clean them before the import."
+            )
+    return features
+
+
+def _edges(data: Data, num_nodes: int) -> tuple[Array, Array]:
+    if getattr(data, "edge_index", None) is None and getattr(data, "adj_t", None) is not None:
+        raise GraphError("The graph has adj_t instead of edge_index: import it before the transform ToSparseTensor.")
+    edge_index = _tensor(data, "edge_index", "edges")
+    if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        raise GraphError(
+            f"data.edge_index has shape {_shape(edge_index)}; it must be [2, edges]: sources, destinations."
+        )
+    if edge_index.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        raise GraphError(f"data.edge_index has dtype {edge_index.dtype}; it must hold node ids as torch.int64.")
+    ends: Array = edge_index.numpy()
+    outside = (ends < 0) | (ends >= num_nodes)
+    if outside.any():
+        column = int(outside.any(axis=0).argmax())
+        row = int(outside[:, column].argmax())
+        raise GraphError(
+            f"data.edge_index[{row}, {column}] is {ends[row, column]}, but the graph has {num_nodes} nodes: "
+            f"node ids must be from 0 to {num_nodes - 1}."
+        )
+    return ends[0].astype(np.int32), ends[1].astype(np.int32)
+
+
+def _weights(data: Data, num_edges: int) -> Array | None:
+    if getattr(data, "edge_weight", None) is None:
+        return None
+    weights = _tensor(data, "edge_weight", "edge weights")
+    if _shape(weights) not in (f"[{num_edges}]", f"[{num_edges}, 1]") or weights.is_complex():
+        raise GraphError(
+            f"data.edge_weight has shape {_shape(weights)} and dtype {weights.dtype}; "
+            f"it must have one real number for each of the {num_edges} edges."
+        )
+    result: Array = weights.reshape(-1).to(torch.float32).numpy()
+    finite = np.isfinite(result)
+    if not finite.all():
+        edge = int(finite.argmin())
+        raise GraphError(
+            f"data.edge_weight[{edge}] is {weights.reshape(-1)[edge].item()}; edge weights must be finite."
+        )
+    return result
+
+
+def _split(data: Data, num_nodes: int) -> Array | None:
+    """Bit flags from the masks, uint8 [N]; None if there are no masks at all."""
+    present = [key for key in _MASKS if getattr(data, key, None) is not None]
+    if not present:
+        return None
+    if "train_mask" not in present:
+        raise GraphError(f"The graph has {' and '.join(present)} but no train_mask: set all three masks, or none.")
+    split = np.zeros(num_nodes, dtype=np.uint8)
+    for key in present:
+        mask = _tensor(data, key, "mask")
+        if mask.dim() == 2 and mask.shape[1] > 0:
+            raise GraphError(
+                f"data.{key} has shape {_shape(mask)}, which is {mask.shape[1]} splits: pick one, "
+                f"for example data.{key} = data.{key}[:, 0]."
+            )
+        if mask.shape != (num_nodes,) or mask.dtype not in (torch.bool, torch.uint8):
+            raise GraphError(
+                f"data.{key} has shape {_shape(mask)} and dtype {mask.dtype}; it must be torch.bool, "
+                f"with one entry for each of the {num_nodes} nodes."
+            )
+        split[mask.numpy().astype(bool)] |= _MASKS[key]
+    return split

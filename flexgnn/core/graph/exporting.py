@@ -1,0 +1,57 @@
+"""From a graph store back to a PyG ``Data`` in RAM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+from flexgnn.core.graph.csr import NO_WEIGHTS, Csr, csr_both_ways
+from flexgnn.core.graph.layout import TEST, TRAIN, VAL
+from flexgnn.core.tier import Array
+
+if TYPE_CHECKING:
+    from flexgnn.core.graph.store import GraphStore
+
+
+def export_pyg(store: GraphStore) -> Data:
+    """See :meth:`~flexgnn.core.graph.store.GraphStore.to_pyg`."""
+    node_ids = _read_all(store, "node_ids")
+    edge_index, weights = _edges(store, node_ids)
+    split = _in_original_order(store, "split", node_ids)
+    data = Data(
+        x=torch.from_numpy(_in_original_order(store, "features", node_ids)),
+        y=torch.from_numpy(_in_original_order(store, "labels", node_ids)),
+        edge_index=torch.from_numpy(edge_index),
+    )
+    if store.info.weighted:
+        data.edge_weight = torch.from_numpy(weights)
+    for name, bit in (("train_mask", TRAIN), ("val_mask", VAL), ("test_mask", TEST)):
+        data[name] = torch.from_numpy((split & bit) != 0)
+    return data
+
+
+def _edges(store: GraphStore, node_ids: Array) -> tuple[Array, Array]:
+    """``edge_index``, int64 [2, E], sorted by source and then destination, and the weights."""
+    weights = _read_all(store, "in/weights") if store.info.weighted else NO_WEIGHTS
+    stored = Csr(_read_all(store, "in/indptr"), _read_all(store, "in/indices"), weights)
+    original = node_ids.astype(np.int32)
+    _, by_source = csr_both_ways(original[stored.indices], original[stored.rows()], weights, store.info.num_nodes)
+    return np.stack([by_source.rows(), by_source.indices]).astype(np.int64), by_source.weights
+
+
+def _in_original_order(store: GraphStore, array: str, node_ids: Array) -> Array:
+    """The whole array with row i for the node of original id i; chunk by chunk, so that it is held once."""
+    first = store.read(array, 0, 0)
+    result = np.empty((store.length(array), *first.shape[1:]), dtype=first.dtype)
+    step = store.info.chunk_rows
+    for start in range(0, len(result), step):
+        stop = min(start + step, len(result))
+        result[node_ids[start:stop]] = store.read(array, start, stop)
+    return result
+
+
+def _read_all(store: GraphStore, array: str) -> Array:
+    return store.read(array, 0, store.length(array))

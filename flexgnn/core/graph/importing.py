@@ -1,0 +1,81 @@
+"""From a PyG ``Data`` in RAM to a graph store.
+
+Shapes: N nodes, E edges, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flexgnn.core.graph.checks import CheckedGraph, checked_graph
+from flexgnn.core.graph.csr import NO_WEIGHTS, Csr, csr_both_ways
+from flexgnn.core.graph.layout import GraphInfo, choose_chunk_rows
+from flexgnn.core.graph.order import check_order, node_order
+from flexgnn.core.graph.staging import check_replaceable
+from flexgnn.core.graph.writer import StoreWriter, writing_store
+from flexgnn.core.tier import Array
+
+
+def import_pyg(
+    data: object,
+    path: Path,
+    *,
+    name: str | None,
+    order: str,
+    chunk_rows: int | None,
+    class_names: Sequence[str] | None,
+    overwrite: bool,
+) -> None:
+    """See :meth:`~flexgnn.core.graph.store.GraphStore.from_pyg`."""
+    check_order(order)
+    check_replaceable(path, overwrite=overwrite)
+    graph = checked_graph(data, class_names)
+    num_nodes = len(graph.features)
+    chunk_rows = choose_chunk_rows(num_nodes, chunk_rows)
+    node_ids, used_order = node_order(graph.source, graph.destination, num_nodes, chunk_rows=chunk_rows, order=order)
+    by_destination, by_source = _reordered(graph, node_ids)
+    info = GraphInfo(
+        name=name or path.stem,
+        num_nodes=num_nodes,
+        num_edges=len(graph.source),
+        num_features=graph.features.shape[1],
+        num_classes=len(graph.class_names),
+        multi_label=graph.labels.ndim == 2,
+        weighted=graph.weights is not None,
+        symmetric=by_destination.same_as(by_source),
+        chunk_rows=chunk_rows,
+        order=used_order,
+        class_names=graph.class_names,
+    )
+    with writing_store(path, info, overwrite=overwrite) as writer:
+        writer.write("features", _feature_blocks(graph.features, node_ids, chunk_rows))
+        writer.write("labels", [graph.labels[node_ids]])
+        writer.write("split", [graph.split[node_ids]])
+        writer.write("node_ids", [node_ids])
+        _write_csr(writer, "in", by_destination, weighted=info.weighted)
+        if not info.symmetric:
+            _write_csr(writer, "out", by_source, weighted=info.weighted)
+
+
+def _reordered(graph: CheckedGraph, node_ids: Array) -> tuple[Csr, Csr]:
+    positions = np.empty(len(node_ids), dtype=np.int32)
+    positions[node_ids] = np.arange(len(node_ids), dtype=np.int32)
+    weights = NO_WEIGHTS if graph.weights is None else graph.weights
+    return csr_both_ways(positions[graph.source], positions[graph.destination], weights, len(node_ids))
+
+
+def _feature_blocks(features: torch.Tensor, node_ids: Array, chunk_rows: int) -> Iterator[Array]:
+    """The features in the order of positions, float32, a chunk at a time, so that no second copy of them is made."""
+    for start in range(0, len(node_ids), chunk_rows):
+        yield features[torch.from_numpy(node_ids[start : start + chunk_rows])].to(torch.float32).numpy()
+
+
+def _write_csr(writer: StoreWriter, direction: str, csr: Csr, *, weighted: bool) -> None:
+    writer.write(f"{direction}/indptr", [csr.indptr])
+    writer.write(f"{direction}/indices", [csr.indices])
+    if weighted:
+        writer.write(f"{direction}/weights", [csr.weights])

@@ -1,0 +1,131 @@
+"""What a graph store holds: its arrays, their shapes and dtypes, and the facts about the graph.
+
+Shapes: N nodes, E edges, F features, C classes.
+
+A store is a Zarr v3 group. Everything in it is in *positions*: nodes are reordered at import, so that nodes
+that share neighbours share chunks; ``node_ids`` maps a position back to the node's original id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from flexgnn.core.errors import ConfigError
+
+FORMAT_VERSION = 1
+"""Version of the layout that this package writes, and the newest that it reads."""
+
+TRAIN, VAL, TEST = 1, 2, 4
+"""Bits of the ``split`` array."""
+
+EDGE_CHUNK = 2**18
+"""Entries of a chunk of an edge array: 1 MiB of int32 or float32."""
+
+MAX_NODES = 2**31 - 1
+"""Edge arrays hold positions as int32."""
+
+_FEWEST_CHUNK_ROWS, _MOST_CHUNK_ROWS = 256, 4096
+_CHUNKS_WANTED = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphInfo:
+    """Facts about a stored graph."""
+
+    name: str
+    """What the graph is called in reports."""
+    num_nodes: int
+    num_edges: int
+    """Directed edges, duplicates and self loops counted: columns of ``edge_index``."""
+    num_features: int
+    num_classes: int
+    multi_label: bool
+    """Whether a node may have several classes at once."""
+    weighted: bool
+    """Whether edges carry weights."""
+    symmetric: bool
+    """Whether the CSR by destination and the one by source are the same, weights included; then one is stored."""
+    chunk_rows: int
+    """Nodes of a chunk: a contiguous range of positions; the last chunk may be shorter."""
+    order: str
+    """How nodes were ordered: ``metis``, ``rcm``, ``given`` or, for generated graphs, ``community``."""
+    class_names: tuple[str, ...]
+    """One name a class."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> GraphInfo:
+        """The facts that :meth:`to_json` gave.
+
+        Raises:
+            ValueError: if a fact is missing, unknown or of another type.
+        """
+        names = {field.name: field.type for field in fields(cls)}
+        if set(values) != set(names):
+            raise ValueError(f"facts {sorted(values)} instead of {sorted(names)}")
+        info = cls(**{**values, "class_names": tuple(values["class_names"])})
+        for name, kind in names.items():
+            expected = {"str": str, "int": int, "bool": bool}.get(str(kind), tuple)
+            if type(getattr(info, name)) is not expected:
+                raise ValueError(f"{name} is {getattr(info, name)!r}")
+        return info
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts as JSON holds them."""
+        return {**asdict(self), "class_names": list(self.class_names)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayLayout:
+    """Shape, dtype and rows of a chunk of one stored array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunk_rows: int
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        return (self.chunk_rows, *self.shape[1:])
+
+    @property
+    def num_chunks(self) -> int:
+        return -(-self.shape[0] // self.chunk_rows)
+
+
+def array_layouts(info: GraphInfo) -> dict[str, ArrayLayout]:
+    """The arrays that a store of ``info`` consists of, by name."""
+    nodes, edges, classes, rows = info.num_nodes, info.num_edges, info.num_classes, info.chunk_rows
+    labels = _layout((nodes, classes), "<f4", rows) if info.multi_label else _layout((nodes,), "<i8", rows)
+    layouts = {
+        "features": _layout((nodes, info.num_features), "<f4", rows),
+        "labels": labels,
+        "split": _layout((nodes,), "|u1", rows),
+        "node_ids": _layout((nodes,), "<i8", rows),
+    }
+    for direction in ("in",) if info.symmetric else ("in", "out"):
+        layouts[f"{direction}/indptr"] = _layout((nodes + 1,), "<i8", EDGE_CHUNK // 2)
+        layouts[f"{direction}/indices"] = _layout((edges,), "<i4", EDGE_CHUNK)
+        if info.weighted:
+            layouts[f"{direction}/weights"] = _layout((edges,), "<f4", EDGE_CHUNK)
+    return layouts
+
+
+def choose_chunk_rows(num_nodes: int, chunk_rows: int | None) -> int:
+    """``chunk_rows`` as asked for, or about 64 chunks of at most 4096 nodes.
+
+    Raises:
+        ConfigError: if ``chunk_rows`` is below 1.
+    """
+    if chunk_rows is None:
+        return min(max(-(-num_nodes // _CHUNKS_WANTED), _FEWEST_CHUNK_ROWS), _MOST_CHUNK_ROWS)
+    if chunk_rows < 1:
+        raise ConfigError(f"chunk_rows is {chunk_rows}: give 1 or more nodes a chunk, or None to have it chosen.")
+    return chunk_rows
+
+
+def _layout(shape: tuple[int, ...], dtype: str, chunk_rows: int) -> ArrayLayout:
+    # Zarr pads every chunk to its full size, so a chunk larger than the array would waste disk.
+    return ArrayLayout(shape=shape, dtype=np.dtype(dtype), chunk_rows=max(1, min(chunk_rows, shape[0])))
