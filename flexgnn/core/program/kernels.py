@@ -1,0 +1,187 @@
+"""Aggregation on the CPU, compiled: one thread pulls an output row from its neighbours, in the order of the graph.
+
+Shape legend: B rows of a block, T rows of a tile, L rows at hand locally, H halo rows, D width, E edges of the block.
+
+Every kernel reads rows from two arrays: index ``j < L`` is row ``j`` of ``local`` (L x D), any other is row
+``j - L`` of ``halo`` (H x D). A graph that is resident as a whole has no halo. The block's adjacency is
+``indptr`` (B + 1, absolute positions; the block's edges start at ``indptr[0]``) and ``indices`` (E). ``own`` is
+the local index of the block's row 0. Kernels run without the GIL, so that threads can work on different tiles.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from flexgnn.core.tier import Array
+
+NO_VECTOR = np.empty(0, dtype=np.float32)
+"""Stands for edge weights, loop weights or row scales that an aggregation has not."""
+
+_compile = numba.njit(nogil=True, cache=True, fastmath={"contract"}, boundscheck=False)
+
+
+@_compile
+def pull_sum(
+    local: Array,
+    halo: Array,
+    indptr: Array,
+    indices: Array,
+    weights: Array,
+    loops: Array,
+    row_scale: Array,
+    own: int,
+    first: int,
+    out: Array,
+) -> None:
+    """``out[t] = row_scale[r] * (loops[r] * z[r] + sum over j of weights[r, j] * z[j])`` for ``r = first + t``.
+
+    ``out`` is T x D float32. ``weights`` (E), ``loops`` (B) and ``row_scale`` (B) may be empty: weights and scales of
+    1, and the graph's own loops. With ``loops``, the graph's own loops are passed over.
+    """
+    rows, width = out.shape
+    num_local = local.shape[0]
+    base = indptr[0]
+    has_weights = weights.shape[0] > 0
+    has_loops = loops.shape[0] > 0
+    for t in range(rows):
+        r = first + t
+        loop_weight = loops[r] if has_loops else np.float32(0)
+        for c in range(width):
+            out[t, c] = loop_weight * local[own + r, c] if has_loops else np.float32(0)
+        for e in range(indptr[r] - base, indptr[r + 1] - base):
+            j = indices[e]
+            if has_loops and j == own + r:
+                continue
+            weight = weights[e] if has_weights else np.float32(1)
+            if j < num_local:
+                for c in range(width):
+                    out[t, c] += weight * local[j, c]
+            else:
+                j -= num_local
+                for c in range(width):
+                    out[t, c] += weight * halo[j, c]
+        if row_scale.shape[0] > 0:
+            scale = row_scale[r]
+            for c in range(width):
+                out[t, c] *= scale
+
+
+@_compile
+def pull_max(
+    local: Array, halo: Array, indptr: Array, indices: Array, own: int, first: int, out: Array, ties: Array
+) -> None:
+    """``out[t] = max over j of z[j]``, elementwise, 0 without neighbours; ``ties``: how many j reach it.
+
+    ``out`` and ``ties`` are T x D float32. Edges that occur twice count twice, as in PyG.
+    """
+    rows, width = out.shape
+    num_local = local.shape[0]
+    base = indptr[0]
+    for t in range(rows):
+        begin, end = indptr[first + t] - base, indptr[first + t + 1] - base
+        for c in range(width):
+            out[t, c] = np.float32(0) if begin == end else np.float32(-np.inf)
+            ties[t, c] = np.float32(0)
+        for e in range(begin, end):
+            j = indices[e]
+            row = local[j] if j < num_local else halo[j - num_local]
+            for c in range(width):
+                if row[c] > out[t, c]:
+                    out[t, c] = row[c]
+                    ties[t, c] = np.float32(1)
+                elif row[c] == out[t, c]:
+                    ties[t, c] += np.float32(1)
+
+
+@_compile
+def pull_max_gradient(
+    local: Array, halo: Array, indptr: Array, indices: Array, first: int, value: Array, out: Array
+) -> None:
+    """Gradient of :func:`pull_max` for its input rows, pulled over out-edges.
+
+    ``local`` and ``halo`` have 2 D columns: of each receiver, the output's gradient divided by its ties, then the
+    output. ``value`` (T x D) are the input rows ``first : first + T`` of the block; ``out`` (T x D) their gradients.
+    """
+    rows, width = out.shape
+    num_local = local.shape[0]
+    base = indptr[0]
+    for t in range(rows):
+        for c in range(width):
+            out[t, c] = np.float32(0)
+        for e in range(indptr[first + t] - base, indptr[first + t + 1] - base):
+            i = indices[e]
+            row = local[i] if i < num_local else halo[i - num_local]
+            for c in range(width):
+                if row[width + c] == value[t, c]:
+                    out[t, c] += row[c]
+
+
+@_compile
+def degree_vectors(
+    indptr: Array, indices: Array, weights: Array, first_row: int, loop_weight: float, loops: Array, sums: Array
+) -> None:
+    """Row sums (B) of a block's adjacency, and the weight of each node's single loop (B).
+
+    ``indices`` are positions in the whole graph, ``first_row`` that of the block's row 0. With an empty ``loops``, the
+    sums are over the edges as they are. Else each row has one loop: the graph's own (its last, where there are several)
+    or, where the graph has none or no weights, one of ``loop_weight``, as PyG's ``add_remaining_self_loops`` does.
+    """
+    base = indptr[0]
+    has_loops = loops.shape[0] > 0
+    has_weights = weights.shape[0] > 0
+    for r in range(sums.shape[0]):
+        total = np.float32(0)
+        loop = np.float32(loop_weight)
+        for e in range(indptr[r] - base, indptr[r + 1] - base):
+            weight = weights[e] if has_weights else np.float32(1)
+            if has_loops and indices[e] == first_row + r:
+                if has_weights:
+                    loop = weight
+            else:
+                total += weight
+        if has_loops:
+            loops[r] = loop
+            total += loop
+        sums[r] = total
+
+
+@_compile
+def count_halo(indices: Array, block: int, rows_per_block: int, seen: Array, counts: Array) -> None:
+    """Add to ``counts[q]`` the number of distinct nodes of each other block q among ``indices``.
+
+    ``seen`` (N) holds, per node, the last block that counted it; any value that is no block number to begin with.
+    """
+    for e in range(indices.shape[0]):
+        j = indices[e]
+        if seen[j] != block:
+            seen[j] = block
+            owner = j // rows_per_block
+            if owner != block:
+                counts[owner] += 1
+
+
+@_compile
+def list_halo(indices: Array, first_row: int, stop_row: int, block: int, seen: Array, halo: Array) -> None:
+    """Fill ``halo`` with the distinct nodes outside ``first_row : stop_row`` among ``indices``, as they appear."""
+    found = 0
+    for e in range(indices.shape[0]):
+        j = indices[e]
+        if (j < first_row or j >= stop_row) and seen[j] != block:
+            seen[j] = block
+            halo[found] = j
+            found += 1
+
+
+@_compile
+def localize(indices: Array, first_row: int, stop_row: int, halo: Array, position: Array) -> None:
+    """Rewrite ``indices`` in place: positions in the graph to rows of the block, then of its sorted ``halo``.
+
+    ``position`` (N) is scratch.
+    """
+    rows = stop_row - first_row
+    for h in range(halo.shape[0]):
+        position[halo[h]] = rows + h
+    for e in range(indices.shape[0]):
+        j = indices[e]
+        indices[e] = j - first_row if first_row <= j < stop_row else position[j]

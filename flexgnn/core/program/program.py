@@ -1,0 +1,105 @@
+"""A network as FlexGNN runs it: row-local segments, and aggregations between them.
+
+Shape legend: N nodes, R rows of a tile, D width.
+
+Stage ``k`` of a program is: the aggregations whose result first exists at stage ``k``, then segment ``k``,
+which sees only a node's own rows. Stage 0 has no aggregation. A value is an N x D tensor named by text:
+``"x"`` (the input features), an aggregation's output, or a segment's output. A segment reads values of its
+own stage's aggregations and of earlier stages; the last segment's only output is the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+FEATURES = "x"
+"""The name of the value that holds the input features."""
+
+Reduce = Literal["sum", "max"]
+Normalization = Literal["none", "mean", "gcn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adjacency:
+    """The N x N matrix that an aggregation applies; entry (i, j) weighs what node i receives from node j."""
+
+    weighted: bool
+    """Entries are the graph's edge weights, or 1."""
+    normalization: Normalization
+    """``mean``: rows divided by the number of in-edges (Hamilton et al. 2017). ``gcn``: D^-1/2 A D^-1/2 with D the
+    row sums (Kipf and Welling 2017)."""
+    self_loop_weight: float | None
+    """None: loops are as the graph has them. Else every node has exactly one loop: its own with its weight where the
+    graph has one, otherwise one of this weight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregation:
+    """``output[i] = reduce over in-neighbours j of adjacency[i, j] * input[j]``; 0 where there is none."""
+
+    stage: int
+    input: str
+    output: str
+    reduce: Reduce
+    """``max`` is elementwise, takes no weights, and shares the gradient equally among ties."""
+    adjacency: Adjacency
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowContext:
+    """Which rows a segment is run on, and what its random operators need to know."""
+
+    start: int
+    """Position in the node order of the first row."""
+    seed: int
+    epoch: int
+    training: bool
+    """False turns dropout off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A row-local function: row i of every output needs only row i of the inputs."""
+
+    stage: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    run: Callable[[Sequence[Tensor], RowContext], tuple[Tensor, ...]]
+    """Inputs, each R x D, in the order of ``inputs``, to outputs in the order of ``outputs``. Never writes to its
+    inputs. An output may be one of the inputs itself, or share its memory."""
+    parameters: tuple[torch.nn.Parameter, ...]
+    """The trainable parameters that it uses: the user's own objects."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A lowered model."""
+
+    segments: tuple[Segment, ...]
+    """One a stage, in order."""
+    aggregations: tuple[Aggregation, ...]
+    """In order of stage."""
+    widths: dict[str, int]
+    """D of every value."""
+    needs_grad: frozenset[str]
+    """The values that depend on a trainable parameter."""
+    random: bool
+    """Whether a segment draws random numbers in training (dropout above 0)."""
+
+    @property
+    def logits(self) -> str:
+        """The name of the network's output."""
+        return self.segments[-1].outputs[0]
+
+    @property
+    def last_stage(self) -> int:
+        return len(self.segments) - 1
+
+    def aggregations_at(self, stage: int) -> tuple[Aggregation, ...]:
+        """The aggregations whose output first exists at ``stage``."""
+        return tuple(a for a in self.aggregations if a.stage == stage)

@@ -1,0 +1,157 @@
+"""Whether every operation of a graph works on each row alone, checked while a few rows flow through it.
+
+A tensor with rows has them in its first dimension. Tensors made from parameters alone have none, and may only meet rows
+by broadcasting over them. An operation that is not listed here is refused, as is a listed one whose arguments reach
+across rows.
+
+Shape legend: R rows of the probe, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Graph, Interpreter, Node
+
+from flexgnn.core.errors import LoweringError
+from flexgnn.core.program.convs import EDGE_INDEX, EDGE_WEIGHT, aggregated
+from flexgnn.core.program.dropout import dropout
+from flexgnn.core.program.functional import ROWS
+from flexgnn.core.program.modules import module_problem
+from flexgnn.core.program.operations import OPERATIONS, Operand, operation_name
+from flexgnn.core.program.program import FEATURES, RowContext
+from flexgnn.core.program.refusals import locate, operation, refuse
+
+PROBE_ROWS = 5
+EVALUATION = RowContext(start=0, seed=0, epoch=0, training=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """What is known of a node's value."""
+
+    stage: int | None
+    """The last stage whose aggregations it depends on; None: it has no rows."""
+    shape: tuple[int, ...] | None
+    """Of a tensor, rows first; None: a tuple of tensors."""
+    is_float32: bool
+    needs_grad: bool
+    """Whether it depends on a trainable parameter."""
+
+    @property
+    def is_value(self) -> bool:
+        """Whether it can be stored between segments: an N x D tensor."""
+        return self.stage is not None and self.shape is not None and len(self.shape) == 2 and self.is_float32
+
+
+def check_rows(root: torch.nn.Module, graph: Graph, num_features: int) -> dict[Node, Fact]:
+    """Facts of every node of a functional graph over ``root`` whose features have ``num_features`` columns.
+
+    Raises:
+        LoweringError: an operation reads the graph, or reaches across rows, or isn't known not to; or the model
+            does not take ``num_features`` columns; or its output is not one N x C tensor.
+    """
+    module = torch.fx.GraphModule(root, graph)
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(PROBE_ROWS, num_features, generator=generator)
+    inputs = {FEATURES: probe, ROWS: EVALUATION}
+    checker = _Checker(module, garbage_collect_values=False)
+    with torch.no_grad():
+        checker.run(*(inputs.get(str(node.target)) for node in module.graph.nodes if node.op == "placeholder"))
+    return {node: checker.facts[copy] for node, copy in zip(graph.nodes, module.graph.nodes, strict=True)}
+
+
+class _Checker(Interpreter):
+    def __init__(self, module: torch.fx.GraphModule, garbage_collect_values: bool) -> None:
+        super().__init__(module, garbage_collect_values)
+        self.facts: dict[Node, Fact] = {}
+
+    def run_node(self, n: Node) -> Any:
+        if n.op == "output":
+            self._check_output(n)
+        elif n.op not in ("placeholder", "get_attr"):
+            self._check_operation(n)
+        try:
+            value = super().run_node(n)
+        except Exception as error:
+            raise LoweringError(f"{operation(n)} doesn't accept its input: {error}") from error
+        self.facts[n] = self._fact(n, value)
+        self._check_value(n, value)
+        return value
+
+    def _stage(self, node: Node) -> int | None:
+        if node.op == "placeholder":
+            return 0 if node.target == FEATURES else None
+        stages = [self.facts[used].stage for used in node.all_input_nodes]
+        stage = max((s for s in stages if s is not None), default=None)
+        return stage + 1 if node.target is aggregated and stage is not None else stage
+
+    def _fact(self, node: Node, value: Any) -> Fact:
+        is_tensor = isinstance(value, torch.Tensor)
+        parameters: list[torch.Tensor] = []
+        if node.op == "get_attr":
+            parameters = [value]
+        elif node.op == "call_module":
+            parameters = list(self.module.get_submodule(str(node.target)).parameters())
+        return Fact(
+            stage=self._stage(node),
+            shape=tuple(value.shape) if is_tensor else None,
+            is_float32=is_tensor and value.dtype == torch.float32,
+            needs_grad=any(p.requires_grad for p in parameters)
+            or any(self.facts[used].needs_grad for used in node.all_input_nodes),
+        )
+
+    def _check_operation(self, node: Node) -> None:
+        for used in node.all_input_nodes:
+            if used.op == "placeholder" and used.target in (EDGE_INDEX, EDGE_WEIGHT):
+                raise refuse(operation(node), f"reads {used.target}", "only convolutions may read the graph")
+        if node.op == "call_module":
+            problem = self._module_problem(node)
+        elif node.target is aggregated:
+            fact = self.facts[node.all_input_nodes[0]]
+            problem = None if fact.is_value else f"aggregates a tensor that isn't N x D float32 (shape {fact.shape})"
+            if problem is not None:
+                raise refuse(locate(node), problem, "give it one row of features a node")
+        elif node.target is dropout:
+            problem = None
+        else:
+            problem = self._function_problem(node)
+        if problem is not None:
+            remedy = "outside convolutions, a row of the output may need only the same row of the input"
+            raise refuse(operation(node), problem, remedy)
+
+    def _module_problem(self, node: Node) -> str | None:
+        tensors = [*node.args, *node.kwargs.values()]
+        fact = self.facts[tensors[0]] if isinstance(tensors[0], Node) else None
+        if fact is None or fact.shape is None or any(other is not None for other in tensors[1:]):
+            return "is not called with one tensor"
+        if fact.stage is None:
+            return None
+        return module_problem(self.module.get_submodule(str(node.target)), fact.shape)
+
+    def _function_problem(self, node: Node) -> str | None:
+        name = operation_name(node)
+        if name is None:
+            return "is not an operation that FlexGNN knows to work on each row alone"
+        operands = {
+            used: Operand(shape=self.facts[used].shape, has_rows=self.facts[used].stage is not None)
+            for used in node.all_input_nodes
+        }
+        if not any(operand.has_rows for operand in operands.values()):
+            return None
+        return OPERATIONS[name](node, operands)
+
+    def _check_value(self, node: Node, value: Any) -> None:
+        if self.facts[node].stage is None or node.op == "output":
+            return
+        for tensor in value if isinstance(value, tuple | list) else (value,):
+            if not isinstance(tensor, torch.Tensor) or tensor.ndim == 0 or tensor.shape[0] != PROBE_ROWS:
+                raise refuse(operation(node), "doesn't keep one row a node", "keep nodes in the first dimension")
+
+    def _check_output(self, node: Node) -> None:
+        output = node.args[0]
+        if not isinstance(output, Node) or output.op == "placeholder" or not self.facts[output].is_value:
+            found = self.facts[output].shape if isinstance(output, Node) else f"{type(output).__name__}"
+            raise refuse("the model", f"returns {found}", "it must return one float32 tensor of N rows and C classes")

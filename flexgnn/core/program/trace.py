@@ -1,0 +1,179 @@
+"""From a PyG model to one ``torch.fx`` graph of row-local operations and aggregations."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node, Proxy, Tracer
+from torch_geometric.nn import Sequential
+from torch_geometric.nn.aggr import Aggregation
+from torch_geometric.nn.conv import MessagePassing
+
+from flexgnn.core.errors import LoweringError
+from flexgnn.core.program.convs import EDGE_WEIGHT, lower_conv
+from flexgnn.core.program.modules import check_module_class
+from flexgnn.core.program.refusals import ROOT_NAME, describe, refuse
+
+IN_PLACE_OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    operator.ifloordiv: operator.floordiv,
+    operator.imod: operator.mod,
+    operator.ipow: operator.pow,
+    operator.imatmul: operator.matmul,
+    operator.iand: operator.and_,
+    operator.ior: operator.or_,
+    operator.ixor: operator.xor,
+}
+"""Augmented assignments, and what they compute."""
+
+
+class _Root(torch.nn.Module):
+    """Calls the model as the user would.
+
+    ``torch.fx`` traces the forward of a root's class, but PyG's ``Sequential`` keeps each instance's forward on the
+    instance and overwrites that of the class; called from here, it is the instance's own.
+    """
+
+    def __init__(self, model: torch.nn.Module, takes_weight: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.without = {EDGE_WEIGHT: None} if takes_weight else {}
+
+    def forward(self, x: Any, edge_index: Any) -> Any:
+        return self.model(x, edge_index, **self.without)
+
+
+class _WeightedRoot(torch.nn.Module):
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Any, edge_index: Any, edge_weight: Any) -> Any:
+        return self.model(x, edge_index, edge_weight=edge_weight)
+
+
+class _Proxy(Proxy):
+    """A proxy that records ``x += y`` as the in-place operation that it is on tensors."""
+
+
+def _record_in_place(function: Callable[..., Any]) -> Callable[[Proxy, Any], Proxy]:
+    def method(self: Proxy, other: Any) -> Proxy:
+        out: Proxy = self.tracer.create_proxy("call_function", function, (self, other), {})
+        return out
+
+    return method
+
+
+for _function in IN_PLACE_OPERATORS:
+    setattr(_Proxy, f"__{_function.__name__}__", _record_in_place(_function))
+
+
+class _Tracer(Tracer):
+    proxy_buffer_attributes = True  # or ``1 + buffer`` would be computed now and stay as it is
+
+    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, MessagePassing):
+            return False
+        is_norm = type(m).__module__.startswith("torch_geometric.nn.norm")
+        return is_norm or isinstance(m, Aggregation) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: torch.nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        path = self.path_of_module(m)
+        if isinstance(m, MessagePassing):
+            forward = partial(lower_conv, m, path)
+        elif self.is_leaf_module(m, path):
+            check_module_class(m, path)  # now: some, like an LSTM, can't be traced over at all
+        return super().call_module(m, forward, args, kwargs)
+
+    def proxy(self, node: Node) -> Proxy:
+        return _Proxy(node, self)
+
+
+def make_root(model: torch.nn.Module, weighted: bool) -> torch.nn.Module:
+    """A module whose ``forward(x, edge_index[, edge_weight])`` calls ``model``.
+
+    Raises:
+        LoweringError: ``model`` has hooks, or parameters that are not float32 or not there yet.
+    """
+    _check_model(model)
+    if isinstance(model, Sequential):
+        takes_weight = EDGE_WEIGHT in model.signature.param_dict
+    else:
+        takes_weight = EDGE_WEIGHT in inspect.signature(model.forward).parameters
+    return _WeightedRoot(model) if weighted and takes_weight else _Root(model, takes_weight)
+
+
+def trace(root: torch.nn.Module, *, training: bool) -> Graph:
+    """The graph of what ``root`` computes in training or in evaluation. The model's modes are left as they were.
+
+    Raises:
+        LoweringError: a part of the model can't be lowered, or its forward can't be traced.
+    """
+    model: torch.nn.Module = getattr(root, ROOT_NAME)
+    tracer = _Tracer()
+    try:
+        with _mode(model, training), torch.random.fork_rng(devices=[]):
+            graph = tracer.trace(root)
+    except LoweringError:
+        raise
+    except Exception as error:
+        stack = list(tracer.module_stack.values())
+        what = describe(*stack[-1]) if stack else type(model).__name__
+        raise refuse(
+            what,
+            f"can't be traced: {error}",
+            "its forward must take (x, edge_index[, edge_weight]) and not branch on, loop over or convert tensors",
+        ) from error
+    _check_constants(graph, type(model))
+    return graph
+
+
+@contextmanager
+def _mode(model: torch.nn.Module, training: bool) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.train(training)
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _check_model(model: torch.nn.Module) -> None:
+    name = type(model).__name__
+    for path, parameter in model.named_parameters():
+        if torch.nn.parameter.is_lazy(parameter):
+            raise refuse(f"{path} of {name}", "is not initialised yet", "give in_channels instead of -1")
+        if parameter.dtype != torch.float32:
+            raise refuse(f"{path} of {name}", f"is {parameter.dtype}", "FlexGNN trains in float32: call model.float()")
+    for path, module in model.named_modules():
+        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+            if getattr(module, hooks):
+                raise refuse(
+                    describe(path, type(module)),
+                    f"has {hooks.strip('_')}, which can't be run row by row",
+                    "remove them",
+                )
+
+
+def _check_constants(graph: Graph, model_class: type) -> None:
+    """Refuse tensors made in forward: tracing would freeze what may be random, or differ from call to call."""
+    for node in graph.nodes:
+        if node.op == "get_attr" and not str(node.target).startswith(f"{ROOT_NAME}."):
+            users = ", ".join(str(getattr(user.target, "__name__", user.target)) for user in node.users)
+            raise refuse(
+                f"the forward of {model_class.__name__}",
+                f"makes a tensor that doesn't depend on x (used by {users})",
+                "register it as a buffer or parameter of the model",
+            )
