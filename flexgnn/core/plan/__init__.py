@@ -1,0 +1,1 @@
+"""Plans: what a run will do, byte by byte, decided before it starts."""

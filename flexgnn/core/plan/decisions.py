@@ -1,0 +1,33 @@
+"""What a planner decides, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Access = Literal["packed", "resident", "held"]
+"""How other blocks reach a published field.
+
+``packed``: each block's rows that others need are written out next to each other, and read back as halos.
+``resident``: the field stays whole in the compute tier until it was last pulled.
+``held``: likewise, until it was last read at all.
+"""
+
+TensorKey = tuple[str, int]
+"""A field's part at a block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decisions:
+    """All choices of a plan; everything else follows from them."""
+
+    chunks_per_block: int
+    lookahead: int
+    """How many steps before its use a load is issued, and after its step a write may end: 0 or 1."""
+    access: dict[str, Access]
+    """By published field."""
+    kept: frozenset[tuple[str, int, int]] = field(default_factory=frozenset)
+    """(field, block, step): the tensor stays in the compute tier until that step reads it, from its use before.
+    A tensor of the store or of the setup that is kept stays for the whole run; its step is -1."""
+    recomputed: frozenset[str] = field(default_factory=frozenset)
+    """Values that backward computes again from their segment's inputs instead of reading them."""

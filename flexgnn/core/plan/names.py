@@ -1,0 +1,38 @@
+"""Names of the fields of a workload."""
+
+from __future__ import annotations
+
+from flexgnn.core.program.adjacency import vector_names
+from flexgnn.core.program.program import FEATURES, Aggregation
+
+LABELS = "labels"
+SPLIT = "split"
+"""Bit flags of the training (1), validation (2) and test (4) sets."""
+EVALUATION = "eval:"
+"""Prefix of the fields that the evaluation pass writes."""
+
+
+def published_name(value: str, aggregation: Aggregation) -> str:
+    """The field that blocks pull ``value`` from: itself, or its rows scaled as the adjacency wants."""
+    neighbor = vector_names(aggregation.adjacency).neighbor
+    return value if neighbor is None else f"{value}*{neighbor}"
+
+
+def gradient_name(aggregation: Aggregation) -> str:
+    """The field that blocks pull the gradient of an aggregation from."""
+    return f"grad({aggregation.output})"
+
+
+def ties_name(aggregation: Aggregation) -> str:
+    """The field that counts the ties of a max aggregation."""
+    return f"ties({aggregation.output})"
+
+
+def partial_gradient_name(value: str, stage: int) -> str:
+    """The gradient that segment ``stage`` gives directly to a value of an earlier segment."""
+    return f"grad({value} by segment {stage})"
+
+
+def prefixed(name: str, prefix: str) -> str:
+    """A field of the training or evaluation pass; the features serve both."""
+    return name if name == FEATURES else prefix + name

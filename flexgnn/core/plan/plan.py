@@ -1,0 +1,243 @@
+"""The frozen plan: decisions, what follows from them, and what they are projected to cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flexgnn.core.errors import BudgetError, PlanError
+from flexgnn.core.plan.cost import PhaseSeconds
+from flexgnn.core.plan.decisions import Decisions
+from flexgnn.core.plan.packing import aligned, pack
+from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.slots import Slot, SlotBuilder, live_bytes
+from flexgnn.core.plan.traffic import phase_seconds, traffic_bytes
+from flexgnn.core.plan.workload import Phase, Source, Workload
+from flexgnn.core.sizes import format_size
+from flexgnn.core.tier import Array
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """What a run will do. Made by :func:`freeze`; the executor follows it to the letter."""
+
+    planner: str
+    compute_tier: str
+    storage_tier: str
+    budget_bytes: int
+    """Of the compute tier."""
+    graph: str
+    """Fingerprint of the graph it was made for."""
+    workload: Workload
+    decisions: Decisions
+    slots: tuple[Slot, ...]
+    offsets: tuple[int, ...]
+    """Of each slot in the arena, in bytes."""
+    arena_bytes: int
+    """The one buffer of the compute tier that all slots live in."""
+    workspace_bytes: int
+    """Beside the arena: activations and gradients of the tiles in work."""
+    setup_bytes: int
+    """Needed once, before the first step: what the setup works in, and what it leaves in slots."""
+    phase_seconds: tuple[PhaseSeconds, ...]
+    traffic_bytes: dict[str, int]
+    """What an epoch moves, by channel."""
+
+    @property
+    def projected_peak_bytes(self) -> int:
+        """The most memory that the compute tier will hold at any moment."""
+        return max(self.arena_bytes + self.workspace_bytes, self.setup_bytes)
+
+    @property
+    def projected_peaks(self) -> dict[str, int]:
+        """The most that each tier in use will hold."""
+        storage = {self.storage_tier: self.storage_bytes} if self.needs_storage else {}
+        return {self.compute_tier: self.projected_peak_bytes, **storage}
+
+    @property
+    def projected_epoch_seconds(self) -> float:
+        """An epoch with all its phases, evaluation included, at the assumed rates."""
+        return sum(seconds.total for seconds in self.phase_seconds)
+
+    @property
+    def lower_bound_seconds(self) -> float:
+        """The same epoch if no byte had to be moved: no plan can be faster."""
+        return sum(seconds.compute for seconds in self.phase_seconds)
+
+    @property
+    def num_blocks(self) -> int:
+        return self.workload.blocks.count
+
+    @cached_property
+    def storage_bytes(self) -> int:
+        """The most that the run leaves on the storage tier."""
+        workload = self.workload
+        spilled = sum(slot.size_bytes for slot in self.slots if slot.spilled)
+        staged = sum(workload.fields[name].size_bytes(block) for name, block in self.staged)
+        packs = sum(workload.pack_bytes(name, b) for name in self.staged_packs for b in range(self.num_blocks))
+        return spilled + staged + packs
+
+    @property
+    def needs_storage(self) -> bool:
+        """Whether the run writes anything to the storage tier."""
+        return self.storage_bytes > 0
+
+    @cached_property
+    def staged(self) -> tuple[tuple[str, int], ...]:
+        """(field, block) that the setup computes and leaves on the storage tier, since steps load it from there."""
+        fields = self.workload.fields
+        loads = {(s.field, s.block) for s in self.slots if s.loaded and s.role == "own" and s.first_step >= 0}
+        return tuple(sorted(key for key in loads if fields[key[0]].source is Source.SETUP))
+
+    @cached_property
+    def staged_packs(self) -> tuple[str, ...]:
+        """Fields of the store whose packs the setup writes."""
+        halos = {slot.field for slot in self.slots if slot.role == "halo"}
+        return tuple(sorted(name for name in halos if self.workload.fields[name].source is Source.STORE))
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON: the decisions, and what they are projected to do."""
+        decisions = asdict(self.decisions)
+        for name in ("kept", "recomputed"):
+            decisions[name] = sorted(decisions[name])
+        document = {
+            "flexgnn_plan": FORMAT_VERSION,
+            "planner": self.planner,
+            "graph": self.graph,
+            "compute_tier": self.compute_tier,
+            "budget_bytes": self.budget_bytes,
+            "blocks": self.num_blocks,
+            "decisions": decisions,
+            "projected": self.summary(),
+        }
+        Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    def summary(self) -> dict[str, Any]:
+        """Projected seconds, peak and traffic, as plain data."""
+        return {
+            "epoch_seconds": self.projected_epoch_seconds,
+            "lower_bound_seconds": self.lower_bound_seconds,
+            "peak_bytes": self.projected_peaks,
+            "traffic_bytes": self.traffic_bytes,
+            "phases": [
+                {"kind": phase.kind, "stage": phase.stage, **asdict(seconds)}
+                for phase, seconds in zip(self.workload.phases, self.phase_seconds, strict=True)
+            ],
+        }
+
+
+def load_decisions(path: str | Path, problem: PlanningProblem) -> Decisions:
+    """The decisions of a plan saved by :meth:`Plan.save`, to be frozen again.
+
+    Raises:
+        PlanError: if the file is not such a plan, or was made for another graph.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        version = document["flexgnn_plan"]
+        if version != FORMAT_VERSION:
+            raise PlanError(f"{path} has plan format {version}; this version of FlexGNN reads format {FORMAT_VERSION}.")
+        if document["graph"] != problem.store.fingerprint:
+            raise PlanError(f"{path} was made for another graph than {problem.store.path}; make a new plan.")
+        decisions = document["decisions"]
+        return Decisions(
+            **{
+                **decisions,
+                "kept": frozenset((name, block, step) for name, block, step in decisions["kept"]),
+                "recomputed": frozenset(decisions["recomputed"]),
+            }
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PlanError(f"{path} is not a plan that FlexGNN saved: {error}.") from error
+
+
+def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan:
+    """Everything that follows from ``decisions``, validated against the budget.
+
+    Raises:
+        PlanError: if the decisions don't fit the model or the graph.
+        BudgetError: if the plan needs more than the budget; the message names the worst step.
+    """
+    blocks = problem.blocks(decisions.chunks_per_block)
+    workload = problem.workload(blocks, decisions.recomputed)
+    _check(workload, decisions)
+    slots = SlotBuilder(workload, decisions).build()
+    offsets, arena_bytes = pack(slots)
+    plan = Plan(
+        planner=planner,
+        compute_tier=problem.compute_tier,
+        storage_tier=problem.storage_tier,
+        budget_bytes=problem.budget_bytes,
+        graph=problem.store.fingerprint,
+        workload=workload,
+        decisions=decisions,
+        slots=tuple(slots),
+        offsets=tuple(int(offset) for offset in offsets),
+        arena_bytes=arena_bytes,
+        workspace_bytes=max(phase.workspace_bytes for phase in workload.phases),
+        setup_bytes=setup_bytes(workload, slots),
+        phase_seconds=tuple(phase_seconds(problem.rates, workload, slots)),
+        traffic_bytes=traffic_bytes(workload, slots),
+    )
+    if plan.projected_peak_bytes > problem.budget_bytes:
+        raise BudgetError(_over_budget(plan))
+    return plan
+
+
+def _check(workload: Workload, decisions: Decisions) -> None:
+    missing = workload.published.keys() - decisions.access.keys()
+    if missing:
+        raise PlanError(f"The plan does not say how blocks reach {', '.join(sorted(missing))}.")
+    if decisions.lookahead not in (0, 1):
+        raise PlanError(f"The plan looks ahead by {decisions.lookahead} steps; 0 and 1 are accepted.")
+
+
+def setup_bytes(workload: Workload, slots: list[Slot]) -> int:
+    """Memory of the setup: slots that it fills, and what it lists halos and packs rows in."""
+    kept = int(live_bytes(slots, len(workload.steps))[0])
+    roles = {(slot.role, slot.field) for slot in slots}
+    lists = 0
+    for direction, halos in workload.halos.items():
+        edges = 8 * max(halos.edges)
+        scratch = 4 * workload.blocks.num_nodes + 8 * int(halos.needed.sum())
+        lists = max(lists, edges + (scratch if ("own", f"{direction}/packed") in roles else 0))
+    packs = 0
+    for role, name in roles:
+        if role == "halo" and workload.fields[name].source is Source.STORE:
+            sizes = [
+                workload.pack_bytes(name, b) + workload.fields[name].size_bytes(b) for b in range(workload.blocks.count)
+            ]
+            packs = max(packs, *sizes)
+    return kept + max(lists, packs)
+
+
+def _over_budget(plan: Plan) -> str:
+    live = live_bytes(list(plan.slots), len(plan.workload.steps))[1:]
+    workspace = np.array([step.phase.workspace_bytes for step in plan.workload.steps])
+    worst = plan.workload.steps[int(np.argmax(live + workspace))]
+    return (
+        f"The plan needs {format_size(plan.projected_peak_bytes)} of {plan.compute_tier}, most of it in "
+        f"{describe(worst.phase)} of block {worst.block}; the budget is {format_size(plan.budget_bytes)}."
+    )
+
+
+def describe(phase: Phase) -> str:
+    """A phase in words: ``"backward of stage 1"``."""
+    return f"{'loss' if phase.kind == 'loss' else phase.kind} of stage {phase.stage}"
+
+
+def arena_estimate(slots: list[Slot], num_steps: int) -> Array:
+    """int64, one a step: bytes in slots, each rounded as the arena rounds it. The arena is at least the maximum."""
+    change = np.zeros(num_steps + 1, dtype=np.int64)
+    for slot in slots:
+        change[max(slot.first_step, 0)] += aligned(slot.size_bytes)
+        change[slot.last_step + 1] -= aligned(slot.size_bytes)
+    live: Array = np.cumsum(change[:-1])
+    return live

@@ -1,0 +1,133 @@
+"""What a planner is asked: a model, a graph and budgets, and the workloads they make over any grouping of blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.blocks import Blocks, block_choices
+from flexgnn.core.plan.cost import ASSUMED_RATES, Rates
+from flexgnn.core.plan.topology import Direction, HaloCounts, count_halos
+from flexgnn.core.plan.unroll import PhaseCost, Unroller, backward_stages, local_consumers
+from flexgnn.core.plan.workload import PhaseKind, Workload
+from flexgnn.core.plan.workspace import bytes_for_rows, measured_bytes
+from flexgnn.core.program.loss import count_correct, tile_loss
+from flexgnn.core.program.program import Program, RowContext, Segment
+from flexgnn.core.program.segments import NamedTensors, run_backward, run_forward
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlanningProblem:
+    """Everything that a planner may look at. Planners touch no tensor."""
+
+    program: Program
+    store: GraphStore
+    budget_bytes: int
+    """Of the compute tier."""
+    compute_tier: str
+    """Its name, as in ``ram``."""
+    storage_tier: str
+    """Name of the tier below it."""
+    threads: int
+    """Tiles in work at the same time."""
+    training: bool
+    evaluation: bool
+    """Whether the plan covers an evaluation pass: after training, or by itself."""
+    rates: Rates = ASSUMED_RATES
+
+    @cached_property
+    def choices(self) -> list[Blocks]:
+        """Groupings of chunks into blocks, coarsest first."""
+        return block_choices(self.store.info.num_nodes, self.store.info.chunk_rows)
+
+    @cached_property
+    def _halos(self) -> dict[tuple[int, Direction], HaloCounts]:
+        return {}
+
+    @cached_property
+    def _costs(self) -> dict[tuple[PhaseKind, int], PhaseCost]:
+        return {}
+
+    def blocks(self, chunks_per_block: int) -> Blocks:
+        info = self.store.info
+        return Blocks(num_nodes=info.num_nodes, chunk_rows=info.chunk_rows, chunks_per_block=chunks_per_block)
+
+    def halos(self, blocks: Blocks) -> dict[Direction, HaloCounts]:
+        """Halo counts of every stored adjacency; counted once for each grouping."""
+        directions: tuple[Direction, ...] = ("in",) if self.store.info.symmetric else ("in", "out")
+        for direction in directions:
+            key = (blocks.chunks_per_block, direction)
+            if key not in self._halos:
+                self._halos[key] = count_halos(self.store, blocks, direction)
+        return {direction: self._halos[blocks.chunks_per_block, direction] for direction in directions}
+
+    def workload(self, blocks: Blocks, recomputed: frozenset[str] = frozenset()) -> Workload:
+        """The epoch over ``blocks``, with the values ``recomputed`` computed again in backward."""
+        unroller = Unroller(self.program, self.store.info, blocks, self.halos(blocks), self._phase_cost, recomputed)
+        return unroller.build(training=self.training, evaluation=self.evaluation)
+
+    def recomputable(self) -> list[str]:
+        """Values that backward could compute again in one step from what is stored anyway."""
+        if not self.training:
+            return []
+        read_again = {v for stage in backward_stages(self.program) for v in self.program.segments[stage].inputs}
+        outputs = {v: s for s in self.program.segments for v in s.outputs}
+        return sorted(
+            value
+            for value in read_again & outputs.keys()
+            if local_consumers(self.program, value, outputs[value].stage)
+            and not any(name in outputs for name in outputs[value].inputs)
+        )
+
+    def with_budget(self, budget_bytes: int) -> PlanningProblem:
+        """The same problem under another budget, sharing what was counted."""
+        other = replace(self, budget_bytes=budget_bytes)
+        other.__dict__.update(_halos=self._halos, _costs=self._costs)
+        return other
+
+    def _phase_cost(self, kind: PhaseKind, stage: int) -> PhaseCost:
+        if (kind, stage) not in self._costs:
+            segment = self.program.segments[stage]
+            backward = kind in ("loss", "backward")
+            rows = min(self.store.info.chunk_rows, self.store.info.num_nodes)
+            per_tile = bytes_for_rows(lambda r: self._tile_bytes(segment, kind, r), rows)
+            matrices = sum(p.numel() for p in segment.parameters if p.ndim == 2)
+            self._costs[kind, stage] = PhaseCost(
+                workspace_bytes=self.threads * per_tile, flops_per_row=2 * matrices * (3 if backward else 1)
+            )
+        return self._costs[kind, stage]
+
+    def _tile_bytes(self, segment: Segment, kind: PhaseKind, rows: int) -> int:
+        """Bytes that a tile of ``rows`` takes, beside the fields that it reads and writes."""
+        program = self.program
+        values = {name: torch.zeros(rows, program.widths[name]) for name in segment.inputs}
+        context = RowContext(start=0, seed=0, epoch=0, training=kind != "evaluate")
+        pulled = 4 * rows * sum(program.widths[name] for name in segment.outputs)
+        if kind in ("forward", "evaluate"):
+            return pulled + measured_bytes(lambda: self._evaluate(segment, values, context, kind))
+
+        def gradients_of(outputs: NamedTensors) -> NamedTensors:
+            if kind == "loss":
+                return {program.logits: self._loss_gradient(outputs[program.logits])}
+            return {name: torch.zeros_like(t) for name, t in outputs.items() if name in program.needs_grad}
+
+        return pulled + measured_bytes(lambda: run_backward(segment, values, context, program.needs_grad, gradients_of))
+
+    def _labels(self, logits: Tensor) -> Tensor:
+        return torch.zeros_like(logits) if self.store.info.multi_label else torch.zeros(len(logits), dtype=torch.int64)
+
+    def _loss_gradient(self, logits: Tensor) -> Tensor:
+        split = torch.full((len(logits),), 7, dtype=torch.uint8)
+        labels = self._labels(logits)
+        count_correct(logits, labels, split)
+        return tile_loss(logits, labels, split, 1).gradient
+
+    def _evaluate(self, segment: Segment, values: NamedTensors, context: RowContext, kind: PhaseKind) -> None:
+        outputs = run_forward(segment, values, context)
+        if kind == "evaluate" and segment.stage == self.program.last_stage:
+            logits = outputs[self.program.logits]
+            count_correct(logits, self._labels(logits), torch.full((len(logits),), 7, dtype=torch.uint8))

@@ -1,0 +1,82 @@
+"""Which rows a block needs from which other block, counted for planning and listed for a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.blocks import Blocks
+from flexgnn.core.program.kernels import count_halo, list_halo, localize
+from flexgnn.core.tier import Array
+
+Direction = Literal["in", "out"]
+"""``in``: rows are destinations that pull from sources (forward). ``out``: the transposed graph (backward)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HaloCounts:
+    """Sizes of one direction's blocks and halos."""
+
+    edges: tuple[int, ...]
+    """Edges by pulling block."""
+    needed: Array
+    """int64, P x P: how many nodes of block q the block p pulls from, 0 on the diagonal."""
+
+    def halo_rows(self, block: int) -> int:
+        """Rows that ``block`` needs from all others."""
+        return int(self.needed[block].sum())
+
+    def sent_rows(self, block: int) -> int:
+        """Rows of ``block`` that all others need, a row counted once for each of them."""
+        return int(self.needed[:, block].sum())
+
+    def halo_offset(self, block: int, owner: int) -> int:
+        """Where in the halo of ``block`` the rows of ``owner`` begin: halos are ordered by position."""
+        return int(self.needed[block, :owner].sum())
+
+    def pack_offset(self, owner: int, block: int) -> int:
+        """Where in the pack of ``owner`` the rows for ``block`` begin: packs are ordered by receiving block."""
+        return int(self.needed[:block, owner].sum())
+
+
+def edge_range(store: GraphStore, direction: Direction, start: int, stop: int) -> tuple[int, int]:
+    """The positions of the edges of rows ``start : stop`` in the arrays ``{direction}/indices`` and ``/weights``."""
+    indptr = store.read(f"{direction}/indptr", start, stop + 1)
+    return int(indptr[0]), int(indptr[-1])
+
+
+def count_halos(store: GraphStore, blocks: Blocks, direction: Direction) -> HaloCounts:
+    """Count edges and halo rows of every block, reading one block's edges at a time."""
+    needed = np.zeros((blocks.count, blocks.count), dtype=np.int64)
+    seen = np.full(blocks.num_nodes, -1, dtype=np.int32)
+    edges = []
+    for block in range(blocks.count):
+        first, last = edge_range(store, direction, blocks.start(block), blocks.stop(block))
+        edges.append(last - first)
+        if blocks.count > 1:
+            indices = store.read(f"{direction}/indices", first, last)
+            count_halo(indices, block, blocks.rows_per_block, seen, needed[block])
+    return HaloCounts(edges=tuple(edges), needed=needed)
+
+
+class HaloLister:
+    """Lists halos block by block, over one scratch array of N int32."""
+
+    def __init__(self, store: GraphStore, blocks: Blocks, direction: Direction) -> None:
+        self._store, self._blocks, self._direction = store, blocks, direction
+        self._seen = np.full(blocks.num_nodes, -1, dtype=np.int32)
+
+    def localized(self, block: int, halo_rows: int, out: Array) -> Array:
+        """Fill ``out`` (int32, the block's edges) with indices into block and halo; return the halo's positions."""
+        start, stop = self._blocks.start(block), self._blocks.stop(block)
+        first, last = edge_range(self._store, self._direction, start, stop)
+        self._store.read(f"{self._direction}/indices", first, last, out=out)
+        halo = np.empty(halo_rows, dtype=np.int32)
+        # Marks are negative, below any position that `localize` leaves behind in the same array.
+        list_halo(out, start, stop, -2 - block, self._seen, halo)
+        halo.sort()
+        localize(out, start, stop, halo, self._seen)
+        return halo

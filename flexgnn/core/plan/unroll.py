@@ -1,0 +1,261 @@
+"""Program and graph to workload: which fields there are, and what each phase does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flexgnn.core.graph.store import GraphInfo
+from flexgnn.core.plan.blocks import Blocks
+from flexgnn.core.plan.names import (
+    EVALUATION,
+    LABELS,
+    SPLIT,
+    gradient_name,
+    partial_gradient_name,
+    prefixed,
+    published_name,
+    ties_name,
+)
+from flexgnn.core.plan.topology import Direction, HaloCounts
+from flexgnn.core.plan.workload import Field, Phase, PhaseKind, Pull, Source, Workload
+from flexgnn.core.program.adjacency import vector_names
+from flexgnn.core.program.program import FEATURES, Aggregation, Program, Segment
+
+
+def local_consumers(program: Program, value: str, after: int) -> list[Segment]:
+    """Segments later than ``after`` that read ``value`` at a node's own row."""
+    return [s for s in program.segments if s.stage > after and value in s.inputs]
+
+
+def consumers(program: Program, value: str) -> list[Aggregation]:
+    """Aggregations of ``value``."""
+    return [a for a in program.aggregations if a.input == value]
+
+
+def backward_stages(program: Program) -> list[int]:
+    """Stages before the last whose segment has outputs that need a gradient, latest first."""
+    return [s.stage for s in reversed(program.segments[:-1]) if any(v in program.needs_grad for v in s.outputs)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseCost:
+    """What a phase needs beside its fields; see :class:`Phase`."""
+
+    workspace_bytes: int
+    flops_per_row: int
+
+
+CostOf = Callable[[PhaseKind, int], PhaseCost]
+
+
+class Unroller:
+    """Builds the :class:`Workload` of one program over one grouping of blocks."""
+
+    def __init__(
+        self,
+        program: Program,
+        info: GraphInfo,
+        blocks: Blocks,
+        halos: dict[Direction, HaloCounts],
+        cost_of: CostOf,
+        recomputed: frozenset[str],
+    ) -> None:
+        self._program, self._info, self._blocks, self._halos = program, info, blocks, halos
+        self._cost_of, self._recomputed = cost_of, recomputed
+        self._fields: dict[str, Field] = {}
+        self._phases: list[Phase] = []
+        self._published: dict[str, Pull] = {}
+        self._block_rows = tuple(blocks.rows(b) for b in range(blocks.count))
+        self._add_constants()
+
+    def build(self, *, training: bool, evaluation: bool) -> Workload:
+        """The workload of epochs that train, evaluate, or do both."""
+        last = self._program.last_stage
+        if training:
+            for stage in range(last):
+                self._forward(stage, "forward", keep=True)
+            self._loss(last)
+            for stage in backward_stages(self._program):
+                self._backward(stage)
+        if evaluation:
+            for stage in range(last + 1):
+                self._forward(stage, "evaluate", keep=False)
+        return Workload(
+            program=self._program,
+            blocks=self._blocks,
+            halos=self._halos,
+            fields=self._fields,
+            phases=tuple(self._phases),
+            published=self._published,
+        )
+
+    # Fields
+
+    def _add(
+        self, name: str, width: int | None, source: Source = Source.STEP, dtype: str = "float32", **more: str
+    ) -> str:
+        self._fields.setdefault(
+            name, Field(name=name, dtype=dtype, rows=self._block_rows, width=width, source=source, **more)
+        )
+        return name
+
+    def _add_constants(self) -> None:
+        info = self._info
+        self._add(FEATURES, info.num_features, Source.STORE, array="features")
+        if info.multi_label:
+            self._add(LABELS, info.num_classes, Source.STORE, array="labels")
+        else:
+            self._add(LABELS, None, Source.STORE, dtype="int64", array="labels")
+        self._add(SPLIT, None, Source.STORE, dtype="uint8", array="split")
+        for direction, halos in self._halos.items():
+            self._add_topology(direction, halos)
+        for aggregation in self._program.aggregations:
+            names = vector_names(aggregation.adjacency)
+            for name in (names.row, names.loops):
+                if name is not None:
+                    self._add(name, None, Source.SETUP)
+
+    def _add_topology(self, direction: Direction, halos: HaloCounts) -> None:
+        sent = tuple(halos.sent_rows(b) for b in range(self._blocks.count))
+        pointers = tuple(rows + 1 for rows in self._block_rows)
+        edges = halos.edges
+        rows_of = {"indptr": pointers, "indices": edges, "packed": edges, "sends": sent}
+        if self._info.weighted:
+            rows_of["weights"] = edges
+        dtypes = {"indptr": "int64", "weights": "float32"}
+        for array, rows in rows_of.items():
+            name = f"{direction}/{array}"
+            stored = array not in ("packed", "sends")
+            self._fields[name] = Field(
+                name=name,
+                dtype=dtypes.get(array, "int32"),
+                rows=rows,
+                width=None,
+                source=Source.STORE if stored else Source.SETUP,
+                array=name if stored else None,
+            )
+
+    # Phases
+
+    def _topology(self, direction: Direction) -> Direction:
+        return "in" if self._info.symmetric else direction
+
+    def _pull(self, field: str, aggregation: Aggregation, direction: Direction) -> Pull:
+        pull = Pull(
+            field=field,
+            direction=direction,
+            topology=self._topology(direction),
+            weighted=aggregation.adjacency.weighted,
+        )
+        self._published[field] = pull
+        return pull
+
+    def _append(self, kind: PhaseKind, stage: int, reads: list[str], pulls: list[Pull], writes: list[str]) -> None:
+        costs = [self._cost_of(kind, stage)]
+        recomputes = [name for name in reads if kind == "backward" and name in self._recomputed]
+        for name in recomputes:
+            producer = self._producer(name)
+            costs.append(self._cost_of("forward", producer.stage))
+            reads = [read for read in reads if read != name] + list(producer.inputs)
+        self._phases.append(
+            Phase(
+                index=len(self._phases),
+                kind=kind,
+                stage=stage,
+                reads=tuple(dict.fromkeys(reads)),
+                pulls=tuple(pulls),
+                writes=tuple(dict.fromkeys(writes)),
+                recomputes=tuple(recomputes),
+                workspace_bytes=sum(cost.workspace_bytes for cost in costs),
+                flops_per_row=sum(cost.flops_per_row for cost in costs),
+            )
+        )
+
+    def _producer(self, value: str) -> Segment:
+        return next(s for s in self._program.segments if value in s.outputs)
+
+    def _aggregate(self, stage: int, prefix: str, *, keep: bool) -> tuple[list[str], list[Pull], list[str]]:
+        """Vectors read, pulls made and fields written by the aggregations of ``stage``; ``keep``: backward follows."""
+        program = self._program
+        reads, pulls, writes = [], [], []
+        for aggregation in program.aggregations_at(stage):
+            names = vector_names(aggregation.adjacency)
+            width = program.widths[aggregation.output]
+            reads += [name for name in (names.row, names.loops) if name is not None]
+            source = prefixed(published_name(aggregation.input, aggregation), prefix)
+            pulls.append(self._pull(source, aggregation, "in"))
+            writes.append(self._add(prefix + aggregation.output, width))
+            if keep and aggregation.reduce == "max" and aggregation.input in program.needs_grad:
+                writes.append(self._add(ties_name(aggregation), width))
+        return reads, pulls, writes
+
+    def _carried(self, stage: int) -> list[str]:
+        """Inputs of segment ``stage`` that are not of its own stage's aggregations."""
+        aggregated = {a.output for a in self._program.aggregations_at(stage)}
+        return [value for value in self._program.segments[stage].inputs if value not in aggregated]
+
+    def _forward(self, stage: int, kind: PhaseKind, *, keep: bool) -> None:
+        """One forward phase; ``keep`` holds on to what backward will read."""
+        program, prefix = self._program, "" if keep else EVALUATION
+        reads, pulls, writes = self._aggregate(stage, prefix, keep=keep)
+        reads += [prefixed(value, prefix) for value in self._carried(stage)]
+        for value in program.segments[stage].outputs:
+            if local_consumers(program, value, stage):
+                writes.append(self._add(prefix + value, program.widths[value]))
+            writes += self._publish(value, prefix, reads)
+        if kind == "evaluate" and stage == program.last_stage:
+            reads += [LABELS, SPLIT]
+        if writes or stage == program.last_stage:
+            self._append(kind, stage, reads, pulls, writes)
+
+    def _publish(self, value: str, prefix: str, reads: list[str]) -> list[str]:
+        """The fields that other blocks pull ``value`` from, with the vectors that scale it added to ``reads``."""
+        names = []
+        for aggregation in consumers(self._program, value):
+            neighbor = vector_names(aggregation.adjacency).neighbor
+            if neighbor is not None:
+                reads.append(neighbor)
+            names.append(self._add(prefix + published_name(value, aggregation), self._program.widths[value]))
+        return names
+
+    def _gradient_writes(self, segment: Segment, reads: list[str]) -> list[str]:
+        """The gradients that the backward pass of ``segment`` leaves for others; adds what making them reads."""
+        program, writes = self._program, []
+        for aggregation in program.aggregations_at(segment.stage):
+            if aggregation.input not in program.needs_grad:
+                continue
+            width = program.widths[aggregation.output]
+            columns = 2 * width if aggregation.reduce == "max" else width
+            writes.append(self._add(gradient_name(aggregation), columns))
+            row = vector_names(aggregation.adjacency).row
+            reads += [row] if row is not None else []
+        for value in self._carried(segment.stage):
+            if value in program.needs_grad:
+                writes.append(self._add(partial_gradient_name(value, segment.stage), program.widths[value]))
+        return writes
+
+    def _loss(self, stage: int) -> None:
+        """The last stage: forward, loss and backward of each block in one step."""
+        reads, pulls, writes = self._aggregate(stage, "", keep=True)
+        reads += [*self._carried(stage), LABELS, SPLIT]
+        writes += self._gradient_writes(self._program.segments[stage], reads)
+        self._append("loss", stage, reads, pulls, writes)
+
+    def _backward(self, stage: int) -> None:
+        program = self._program
+        segment = program.segments[stage]
+        reads, pulls = list(segment.inputs), []
+        for value in segment.outputs:
+            if value not in program.needs_grad:
+                continue
+            for aggregation in consumers(program, value):
+                names = vector_names(aggregation.adjacency).transposed
+                reads += [name for name in (names.row, names.loops) if name is not None]
+                pulls.append(self._pull(gradient_name(aggregation), aggregation, "out"))
+            reads += [partial_gradient_name(value, s.stage) for s in local_consumers(program, value, stage)]
+        reads += [
+            ties_name(a) for a in program.aggregations_at(stage) if a.reduce == "max" and a.input in program.needs_grad
+        ]
+        writes = self._gradient_writes(segment, reads)
+        self._append("backward", stage, reads, pulls, writes)

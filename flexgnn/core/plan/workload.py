@@ -1,0 +1,169 @@
+"""A program unrolled over blocks: every step of an epoch, and what it reads and writes.
+
+A workload says what has to happen; decisions (``decisions.py``) say where the data is meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from flexgnn.core.plan.blocks import Blocks
+from flexgnn.core.plan.topology import Direction, HaloCounts
+from flexgnn.core.program.program import Program
+
+PhaseKind = Literal["forward", "loss", "backward", "evaluate"]
+
+
+class Source(Enum):
+    """Where a field comes from."""
+
+    STORE = "store"
+    """The graph store, which keeps it."""
+    SETUP = "setup"
+    """Computed from the store before the first epoch."""
+    STEP = "step"
+    """Written by a step of every epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """A tensor over all nodes (or edges), cut by blocks."""
+
+    name: str
+    dtype: str
+    rows: tuple[int, ...]
+    """First dimension of each block's part."""
+    width: int | None
+    """Second dimension; None for a vector."""
+    source: Source
+    array: str | None = None
+    """The store's array that it is read from, with :attr:`Source.STORE`."""
+
+    def shape(self, block: int) -> tuple[int, ...]:
+        return (self.rows[block],) if self.width is None else (self.rows[block], self.width)
+
+    @cached_property
+    def row_bytes(self) -> int:
+        return np.dtype(self.dtype).itemsize * (self.width or 1)
+
+    def size_bytes(self, block: int) -> int:
+        return self.rows[block] * self.row_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.rows) * self.row_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull:
+    """A step's reading of a field's rows at the neighbours of its block."""
+
+    field: str
+    direction: Direction
+    """As in the graph: which way the edges are followed."""
+    topology: Direction
+    """The stored adjacency that is read: that of ``in`` for both ways where the graph is symmetric."""
+    weighted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """The same work for every block: one stage in one direction."""
+
+    index: int
+    kind: PhaseKind
+    stage: int
+    reads: tuple[str, ...]
+    """Fields read at the block's own rows."""
+    pulls: tuple[Pull, ...]
+    writes: tuple[str, ...]
+    """Fields written at the block's own rows."""
+    recomputes: tuple[str, ...]
+    """Values computed again from other reads instead of being read."""
+    workspace_bytes: int
+    """Memory of a step beside fields: activations and gradients of the tiles in work."""
+    flops_per_row: int
+
+    @property
+    def training(self) -> bool:
+        return self.kind != "evaluate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A phase at one block."""
+
+    index: int
+    phase: Phase
+    block: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Workload:
+    """One epoch: training phases, then evaluation phases where the epoch has any."""
+
+    program: Program
+    blocks: Blocks
+    halos: dict[Direction, HaloCounts]
+    """By stored adjacency."""
+    fields: dict[str, Field]
+    phases: tuple[Phase, ...]
+    published: dict[str, Pull]
+    """Fields that other blocks pull from, and how."""
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        count = self.blocks.count
+        return tuple(
+            Step(index=phase.index * count + block, phase=phase, block=block)
+            for phase in self.phases
+            for block in range(count)
+        )
+
+    def step_index(self, phase: Phase, block: int) -> int:
+        return phase.index * self.blocks.count + block
+
+    def halo_bytes(self, pull: Pull, block: int) -> int:
+        """Bytes of the rows of ``pull.field`` that ``block`` needs from other blocks."""
+        return self.halos[pull.topology].halo_rows(block) * self.fields[pull.field].row_bytes
+
+    def pack_bytes(self, name: str, block: int) -> int:
+        """Bytes of the rows of field ``name`` that other blocks need from ``block``."""
+        return self.halos[self.published[name].topology].sent_rows(block) * self.fields[name].row_bytes
+
+    def producers(self) -> dict[str, Phase]:
+        """The phase that writes each field of :attr:`Source.STEP`."""
+        return {name: phase for phase in self.phases for name in phase.writes}
+
+    def own_reads(self, packed: frozenset[str]) -> dict[str, list[Phase]]:
+        """Phases that read each field at a block's own rows, given which published fields are packed.
+
+        A packed field's own rows are read by its pulls too, and adjacency is read in the form that pulls need.
+        """
+        reads: dict[str, list[Phase]] = {}
+        for phase in self.phases:
+            for name in dict.fromkeys(self._phase_reads(phase, packed)):
+                reads.setdefault(name, []).append(phase)
+        return reads
+
+    def _phase_reads(self, phase: Phase, packed: frozenset[str]) -> Iterator[str]:
+        yield from phase.reads
+        for pull in phase.pulls:
+            yield from topology_fields(pull, pull.field in packed)
+            if pull.field in packed:
+                yield pull.field
+        for name in phase.writes:
+            if name in packed:
+                yield f"{self.published[name].topology}/sends"
+
+
+def topology_fields(pull: Pull, packed: bool) -> list[str]:
+    """Names of the adjacency that ``pull`` reads: indices into block and halo if ``packed``, else into the graph."""
+    names = [f"{pull.topology}/indptr", f"{pull.topology}/{'packed' if packed else 'indices'}"]
+    return names + ([f"{pull.topology}/weights"] if pull.weighted else [])

@@ -1,0 +1,225 @@
+"""The greedy planner: what saves most time per byte and step of residence stays in the compute tier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from flexgnn.core.errors import BudgetError
+from flexgnn.core.hookspecs import hookimpl
+from flexgnn.core.plan.blocks import Blocks
+from flexgnn.core.plan.cost import read_seconds, write_seconds
+from flexgnn.core.plan.decisions import Access, Decisions
+from flexgnn.core.plan.packing import aligned
+from flexgnn.core.plan.plan import arena_estimate, freeze
+from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.slots import SETUP_STEP, SlotBuilder
+from flexgnn.core.plan.traffic import phase_seconds
+from flexgnn.core.plan.workload import Source, Workload
+from flexgnn.core.planner import Planner
+from flexgnn.core.sizes import format_size
+
+_FILL_FRACTIONS = (1.0, 0.95, 0.88, 0.75, 0.0)
+"""How much of the room to fill, tried in turn: packing can need more than what is live at any moment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stay:
+    """A tensor that could stay in the compute tier across steps in which it would otherwise not be there."""
+
+    key: tuple[str, int, int]
+    absent: slice
+    """The steps that it would newly occupy memory in."""
+    size_bytes: int
+    saved_seconds: float
+
+    @property
+    def density(self) -> float:
+        """Seconds saved per byte and step of residence."""
+        num_steps = max(int(self.absent.stop) - int(self.absent.start), 1)
+        return self.saved_seconds / (self.size_bytes * num_steps)
+
+
+class GreedyPlanner(Planner):
+    """Tries groupings of blocks; in each keeps whole fields first, then single tensors, by value density."""
+
+    name = "greedy"
+
+    def __init__(self, num_blocks: int | None = None) -> None:
+        """``num_blocks`` fixes the number of blocks, as near as whole chunks allow; None: the planner's choice."""
+        self._num_blocks = num_blocks
+
+    def decide(self, problem: PlanningProblem) -> Decisions:
+        ranked = sorted(self._ranked(problem), key=lambda ranked: ranked[0])
+        for fraction in _FILL_FRACTIONS:
+            for _, draft in ranked:
+                decisions = draft.filled(fraction).decisions
+                if _projected_peak(problem, decisions) <= problem.budget_bytes:
+                    return decisions
+        needed, decisions = min(self._smallest(problem), key=lambda smallest: smallest[0])
+        if needed <= problem.budget_bytes:
+            return decisions
+        raise BudgetError(
+            f"A budget of {problem.budget_bytes} bytes ({format_size(problem.budget_bytes)}) of {problem.compute_tier} "
+            "is too small for this model and graph: "
+            f"the smallest that works is {needed} bytes ({format_size(needed)})."
+        )
+
+    def _ranked(self, problem: PlanningProblem) -> list[tuple[float, _Draft]]:
+        """Drafts with the epoch seconds they promise. Finer groupings are given up once they only get slower."""
+        ranked: list[tuple[float, _Draft]] = []
+        best, worse = np.inf, 0
+        for blocks in self._choices(problem):
+            found = [
+                (draft.filled(1.0).seconds, draft)
+                for recomputed in _recomputations(problem)
+                for draft in _drafts(problem, blocks, recomputed)
+            ]
+            ranked += found
+            seconds = min((seconds for seconds, _ in found), default=np.inf)
+            worse = worse + 1 if found and seconds >= best else 0
+            best = min(best, seconds)
+            if worse == 2:
+                break
+        return ranked
+
+    def _smallest(self, problem: PlanningProblem) -> Iterator[tuple[int, Decisions]]:
+        """What each grouping needs at least, with everything spilled."""
+        for blocks in self._choices(problem):
+            for recomputed in _recomputations(problem):
+                decisions = _spilling(problem.workload(blocks, recomputed), 0, recomputed)
+                yield _projected_peak(problem, decisions), decisions
+
+    def _choices(self, problem: PlanningProblem) -> Sequence[Blocks]:
+        if self._num_blocks is None:
+            return problem.choices
+        info = problem.store.info
+        num_chunks = -(-info.num_nodes // info.chunk_rows)
+        return [problem.blocks(-(-num_chunks // min(self._num_blocks, num_chunks)))]
+
+
+def _projected_peak(problem: PlanningProblem, decisions: Decisions) -> int:
+    return freeze(problem.with_budget(2**62), decisions, GreedyPlanner.name).projected_peak_bytes
+
+
+def _recomputations(problem: PlanningProblem) -> list[frozenset[str]]:
+    """Sets of values to recompute that are worth trying: none, and all that can be."""
+    return list(dict.fromkeys([frozenset[str](), frozenset(problem.recomputable())]))
+
+
+def _spilling(workload: Workload, lookahead: int, recomputed: frozenset[str]) -> Decisions:
+    """Nothing stays that could leave. A single block has no halo, so its fields are at hand whole."""
+    access: Access = "held" if workload.blocks.count == 1 else "packed"
+    return Decisions(
+        chunks_per_block=workload.blocks.chunks_per_block,
+        lookahead=lookahead,
+        access=dict.fromkeys(workload.published, access),
+        recomputed=recomputed,
+    )
+
+
+class _Draft:
+    """Decisions under way: they fit the room as far as live bytes tell."""
+
+    def __init__(self, problem: PlanningProblem, workload: Workload, decisions: Decisions) -> None:
+        self.problem, self.workload, self.decisions = problem, workload, decisions
+        self._builder = SlotBuilder(workload, decisions)
+        self._slots = self._builder.build()
+        num_blocks = workload.blocks.count
+        workspace = np.repeat([phase.workspace_bytes for phase in workload.phases], num_blocks)
+        self._budget = problem.budget_bytes - int(workspace.max())
+        self.room = self._budget - arena_estimate(self._slots, len(workload.steps))
+
+    @property
+    def feasible(self) -> bool:
+        return bool(self.room.min() >= 0)
+
+    @property
+    def seconds(self) -> float:
+        return sum(s.total for s in phase_seconds(self.problem.rates, self.workload, self._slots))
+
+    def with_access(self, name: str, access: Access) -> _Draft:
+        changed = replace(self.decisions, access={**self.decisions.access, name: access})
+        return _Draft(self.problem, self.workload, changed)
+
+    def filled(self, fraction: float) -> _Draft:
+        """With as many tensors staying as ``fraction`` of the room takes."""
+        room = self.room - int((1 - fraction) * self._budget)
+        kept = set()
+        for stay in sorted(self._stays(), key=lambda stay: -stay.density):
+            if fraction > 0 and np.all(room[stay.absent] >= stay.size_bytes):
+                room[stay.absent] -= stay.size_bytes
+                kept.add(stay.key)
+        return _Draft(self.problem, self.workload, replace(self.decisions, kept=frozenset(kept)))
+
+    def _stays(self) -> Iterator[_Stay]:
+        workload, packed = self.workload, self._builder.packed
+        reads = workload.own_reads(packed)
+        producers = workload.producers()
+        for name, phases in reads.items():
+            field = workload.fields[name]
+            if name in workload.published and name not in packed:
+                continue
+            for block in range(workload.blocks.count):
+                steps = [workload.step_index(phase, block) for phase in phases]
+                if field.source is Source.STEP:
+                    made = workload.step_index(producers[name], block)
+                    yield from self._gaps(name, block, made, steps)
+                else:
+                    yield self._constant(name, block, len(steps))
+
+    def _gaps(self, name: str, block: int, made: int, steps: list[int]) -> Iterator[_Stay]:
+        size = self.workload.fields[name].size_bytes(block)
+        rates, ahead = self.problem.rates, self.decisions.lookahead
+        saved = read_seconds(rates, size, stored=False) + write_seconds(rates, size) / len(steps)
+        for before, step in zip([made, *steps], steps, strict=False):
+            begin = before + 1 + (ahead if before == made else 0)
+            absent = slice(begin, max(step - ahead, begin))
+            yield _Stay(key=(name, block, step), absent=absent, size_bytes=aligned(size), saved_seconds=saved)
+
+    def _constant(self, name: str, block: int, num_reads: int) -> _Stay:
+        field = self.workload.fields[name]
+        size = field.size_bytes(block)
+        once = read_seconds(self.problem.rates, size, stored=field.source is Source.STORE)
+        return _Stay(
+            key=(name, block, SETUP_STEP),
+            absent=slice(0, len(self.workload.steps)),
+            size_bytes=aligned(size),
+            saved_seconds=num_reads * once,
+        )
+
+
+def _drafts(problem: PlanningProblem, blocks: Blocks, recomputed: frozenset[str]) -> Iterator[_Draft]:
+    """Drafts over one grouping: with no field whole, then one more at a time, most valuable first."""
+    workload = problem.workload(blocks, recomputed)
+    for lookahead in (1, 0):
+        draft = _Draft(problem, workload, _spilling(workload, lookahead, recomputed))
+        if not draft.feasible:
+            continue
+        yield draft
+        for name in _by_value(workload):
+            promoted = (draft.with_access(name, access) for access in ("held", "resident"))
+            chosen = next((candidate for candidate in promoted if candidate.feasible), None)
+            if chosen is not None and blocks.count > 1:
+                draft = chosen
+                yield draft
+        return
+
+
+def _by_value(workload: Workload) -> list[str]:
+    """Published fields, those first whose halos and packs are largest for their size."""
+
+    def exchanged(name: str) -> float:
+        pull = workload.published[name]
+        rows = int(workload.halos[pull.topology].needed.sum())
+        return rows / max(workload.blocks.num_nodes, 1) * sum(p.pulls.count(pull) for p in workload.phases)
+
+    return sorted(workload.published, key=lambda name: (-exchanged(name), name))
+
+
+@hookimpl
+def flexgnn_list_planners() -> list[type[Planner]]:
+    """This module's planner."""
+    return [GreedyPlanner]
