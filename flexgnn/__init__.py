@@ -1,0 +1,9 @@
+"""FlexGNN: train graph neural networks on whole graphs, exactly, in a memory budget that you name."""
+
+from flexgnn.core.errors import FlexGNNError
+from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.hookspecs import hookimpl
+from flexgnn.core.runtime.trainer import Trainer
+from flexgnn.datasets import load_dataset
+
+__all__ = ["FlexGNNError", "GraphStore", "Trainer", "hookimpl", "load_dataset"]

@@ -1,0 +1,150 @@
+"""The command line: arguments to a config, a call, and what is printed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from flexgnn.console import (
+    RunDisplay,
+    accuracy_line,
+    graph_line,
+    make_console,
+    peak_table,
+    plan_line,
+    plan_tables,
+    plugin_table,
+    traffic_table,
+)
+from flexgnn.core.plugins import load_plugins
+from flexgnn.core.sizes import format_size
+from flexgnn.datasets import generate as generate_graph
+from flexgnn.exits import exit_codes
+from flexgnn.launch import RunConfig, import_file, make_trainer, open_graph, restore_trainer
+from flexgnn.options import with_run_options
+from flexgnn.recording import RunDirectory
+from flexgnn.report import report as report_run
+
+app = typer.Typer(
+    help="Train graph neural networks on whole graphs, exactly, in a memory budget that you name.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Output = Annotated[Path | None, typer.Option(help="New directory for plan, history, events and the trained model.")]
+
+
+@app.command()
+@with_run_options
+def run(config: RunConfig, output: Output = None) -> None:
+    """Train a model on a graph."""
+    console = make_console()
+    store = open_graph(config.dataset)
+    console.print(graph_line(store.info))
+    with RunDisplay(console, config.epochs) as display:
+        trainer = make_trainer(config, store, (display,))
+        console.print(plan_line(trainer.plan))
+        if output is None:
+            trainer.fit(config.epochs, eval_every=config.eval_every)
+        else:
+            with RunDirectory(output, config) as directory:
+                directory.save_plan(trainer.plan)
+                trainer.listeners.append(directory)
+                trainer.fit(config.epochs, eval_every=config.eval_every)
+                directory.save_model(trainer.model)
+    plan, last = trainer.plan, trainer.history[-1]
+    console.print(peak_table(last.peak_bytes, {plan.compute_tier: plan.budget_bytes}, plan.projected_peaks))
+    console.print(traffic_table([record.moved_bytes for record in trainer.history]))
+    console.print(accuracy_line([asdict(record) for record in trainer.history]))
+
+
+@app.command()
+@with_run_options
+def plan(
+    config: RunConfig,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to save to.")] = Path("plan.json"),
+) -> None:
+    """Show what a run would do, and save the plan, without training."""
+    console = make_console()
+    store = open_graph(config.dataset)
+    console.print(graph_line(store.info))
+    made = make_trainer(config, store).plan
+    console.print(plan_line(made))
+    console.print(*plan_tables(made), sep="\n")
+    made.save(output)
+    console.print(f"saved to {output}")
+
+
+@app.command()
+def plugins() -> None:
+    """List every backend, planner and data set, and whether it can be used."""
+    make_console().print(plugin_table(load_plugins().entries()))
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A PyG Data object saved with torch.save.")],
+    store: Annotated[Path, typer.Argument(help="Where to write the graph store.")],
+    order: Annotated[str, typer.Option(help="Node order: auto, metis, rcm or given.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Turn a saved PyG graph into a graph store."""
+    made = import_file(source, store, order=order, overwrite=overwrite)
+    make_console().print(graph_line(made.info))
+
+
+@app.command()
+def generate(
+    store: Annotated[Path, typer.Argument(help="Where to write the graph store.")],
+    nodes: Annotated[int, typer.Option(help="Number of nodes.")] = 100_000,
+    edges: Annotated[int, typer.Option(help="Number of directed edges, about.")] = 2_000_000,
+    features: Annotated[int, typer.Option(help="Features a node.")] = 128,
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 47,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Write a graph of communities and power-law hubs."""
+    made = generate_graph(
+        store,
+        num_nodes=nodes,
+        num_edges=edges,
+        num_features=features,
+        num_classes=classes,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    make_console().print(graph_line(made.info))
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Output directory of a run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the logits, as NumPy saves them.")] = Path(
+        "logits.npy"
+    ),
+) -> None:
+    """Write the logits of all nodes, with the model that a run trained."""
+    logits = restore_trainer(run).predict()
+    np.save(output, logits.numpy(), allow_pickle=False)
+    make_console().print(
+        f"{logits.shape[0]:,} nodes x {logits.shape[1]} classes ({format_size(logits.nbytes)}) saved to {output}"
+    )
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Output directory of a run.")]) -> None:
+    """Show a recorded run: epochs, memory, traffic, time by phase."""
+    make_console().print(report_run(run))
+
+
+def main() -> None:
+    """The console script."""
+    console = make_console(errors=True)
+    with exit_codes(console):
+        for problem in load_plugins().problems:
+            console.print(f"warning: {problem}")
+        app()

@@ -1,0 +1,169 @@
+"""What a person sees on a terminal: progress, a line an epoch, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from flexgnn.core.graph.store import GraphInfo
+from flexgnn.core.plan.plan import Plan, describe
+from flexgnn.core.plugins import PluginEntry
+from flexgnn.core.runtime.events import EpochRecord, Event, RunPlanned, SetupFinished, StepFinished
+from flexgnn.core.sizes import format_size
+
+
+def make_console(*, errors: bool = False) -> Console:
+    """A console that neither colours numbers nor wraps lines to a width that a file does not have."""
+    return Console(stderr=errors, highlight=False, soft_wrap=True)
+
+
+class RunDisplay:
+    """A listener that shows a run: a progress bar over its steps, and a line an epoch."""
+
+    def __init__(self, console: Console, epochs: int) -> None:
+        self._console, self._epochs = console, epochs
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("preparing", total=None)
+
+    def __enter__(self) -> RunDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunPlanned):
+            self._progress.update(self._task, total=event.num_steps * self._epochs)
+        elif isinstance(event, SetupFinished):
+            self._progress.update(self._task, description="training")
+            self._console.print("epoch     loss   train    val   test  seconds", style="bold")
+        elif isinstance(event, StepFinished):
+            self._progress.advance(self._task)
+        elif isinstance(event, EpochRecord):
+            self._console.print(epoch_line(event))
+
+
+def epoch_line(record: EpochRecord) -> str:
+    """An epoch in one line, under the heading that :class:`RunDisplay` prints."""
+    accuracies = (record.train_accuracy, record.val_accuracy, record.test_accuracy)
+    shown = " ".join("     -" if accuracy is None else f"{accuracy:6.4f}" for accuracy in accuracies)
+    return f"{record.epoch:5d} {record.loss:8.4f}  {shown} {record.seconds:8.2f}"
+
+
+def graph_line(info: GraphInfo) -> str:
+    """A graph in one line."""
+    kind = "undirected" if info.symmetric else "directed"
+    return (
+        f"{info.name}: {info.num_nodes:,} nodes, {info.num_edges:,} directed edges ({kind}), "
+        f"{info.num_features} features, {info.num_classes} classes"
+    )
+
+
+def plan_line(plan: Plan) -> str:
+    """A plan in one line."""
+    spills = format_size(plan.traffic_bytes["tier write"])
+    return (
+        f"plan ({plan.planner}): {plan.num_blocks} block{'s' if plan.num_blocks > 1 else ''}, "
+        f"{format_size(plan.projected_peak_bytes)} of {format_size(plan.budget_bytes)} {plan.compute_tier} projected, "
+        f"{spills} spilled an epoch"
+    )
+
+
+def plan_tables(plan: Plan) -> list[Table]:
+    """A plan in full: its phases, and where fields are."""
+    phases = Table(
+        "phase", "compute s", "read s", "write s", title="Projected seconds, at assumed rates", title_justify="left"
+    )
+    for phase, seconds in zip(plan.workload.phases, plan.phase_seconds, strict=True):
+        times = (f"{value:.3f}" for value in (seconds.compute, seconds.read, seconds.write))
+        phases.add_row(describe(phase), *times)
+    fields = Table("field", "size", "where", title="Fields", title_justify="left")
+    for name, where in placements(plan).items():
+        fields.add_row(name, format_size(plan.workload.fields[name].total_bytes), where)
+    return [phases, fields, traffic_table([plan.traffic_bytes])]
+
+
+def placements(plan: Plan) -> dict[str, str]:
+    """In words, where each field of the plan is between its uses."""
+    places: dict[str, str] = {}
+    for name, field in plan.workload.fields.items():
+        slots = [slot for slot in plan.slots if slot.field == name]
+        if not slots:
+            continue
+        access = plan.decisions.access.get(name)
+        reloaded = {slot.block for slot in slots if slot.role == "own" and slot.loaded and slot.first_step >= 0}
+        blocks = plan.num_blocks
+        if access in ("resident", "held"):
+            places[name] = f"whole in {plan.compute_tier}" + (", spilled when last pulled" if reloaded else "")
+        elif not reloaded:
+            places[name] = plan.compute_tier
+        else:
+            below = {"store": "read from the store", "setup": "staged", "step": "spilled"}[field.source.value]
+            places[name] = f"{below} for {len(reloaded)} of {blocks} blocks"
+        if access == "packed" and blocks > 1:
+            places[name] += ", packed halos"
+    for name in sorted(plan.decisions.recomputed):
+        places[name] = places.get(name, "") + ", recomputed in backward"
+    return places
+
+
+def peak_table(peaks: Mapping[str, int], budgets: Mapping[str, int | None], projected: Mapping[str, int]) -> Table:
+    """Peak bytes of each tier beside its budget and projection."""
+    table = Table("tier", "peak", "projected", "budget", title="Memory", title_justify="left")
+    for tier, peak in peaks.items():
+        budget = budgets.get(tier)
+        table.add_row(
+            tier, format_size(peak), format_size(projected[tier]), "none" if budget is None else format_size(budget)
+        )
+    return table
+
+
+def traffic_table(epochs: Sequence[Mapping[str, int]]) -> Table:
+    """Bytes moved by channel, an epoch and in all."""
+    table = Table("channel", "an epoch", "in all", title="Bytes moved", title_justify="left")
+    for channel in epochs[0]:
+        total = sum(moved[channel] for moved in epochs)
+        table.add_row(channel, format_size(total / len(epochs)), format_size(total))
+    return table
+
+
+def plugin_table(entries: Iterable[PluginEntry]) -> Table:
+    """Every backend, planner and data set."""
+    table = Table("kind", "name", "package", "version", "usable", "what it is, or why not")
+    for entry in entries:
+        usable = "yes" if entry.usable else "no"
+        table.add_row(
+            entry.kind,
+            entry.name,
+            entry.package,
+            entry.version,
+            usable,
+            entry.summary if entry.usable else str(entry.reason),
+        )
+    return table
+
+
+def accuracy_line(history: list[dict[str, Any]]) -> str:
+    """The last and the best test accuracy of recorded epochs."""
+    tested = [record for record in history if record["test_accuracy"] is not None]
+    if not tested:
+        return "test accuracy: the graph has no test nodes"
+    line = f"test accuracy: {tested[-1]['test_accuracy']:.4f}"
+    validated = [record for record in tested if record["val_accuracy"] is not None]
+    if validated:
+        best = max(validated, key=lambda record: record["val_accuracy"])
+        line += f" (at the best validation accuracy, epoch {best['epoch']}: {best['test_accuracy']:.4f})"
+    return line

@@ -1,0 +1,1 @@
+"""Running a plan: memory, transfers, steps, training."""

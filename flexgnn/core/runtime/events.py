@@ -1,0 +1,80 @@
+"""What a run tells about itself, as it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flexgnn.core.plan.traffic import Channel
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlanned:
+    """A plan was made and the run is about to prepare."""
+
+    num_blocks: int
+    num_steps: int
+    compute_tier: str
+    budget_bytes: int
+    projected_peak_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetupFinished:
+    """Everything that steps read is in place."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferFinished:
+    """Bytes crossed between the compute tier and what lies below it, on a thread beside the computation."""
+
+    channel: Channel
+    key: str
+    size_bytes: int
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFinished:
+    """One phase at one block is done. Times count from the start of the run."""
+
+    epoch: int
+    step: int
+    phase: str
+    stage: int
+    block: int
+    wait_seconds: float
+    """Until loads had arrived and earlier writes had ended."""
+    start_seconds: float
+    """Of the computation."""
+    end_seconds: float
+    live_bytes: int
+    """In the compute tier during the step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One epoch. Accuracies are of the parameters that the epoch began with, unless an evaluation pass was run."""
+
+    epoch: int
+    """From 1."""
+    loss: float
+    """Mean over the training nodes, before the epoch's update."""
+    train_accuracy: float | None
+    """None where the epoch did not evaluate, or the graph has no such nodes; likewise for the other two."""
+    val_accuracy: float | None
+    test_accuracy: float | None
+    seconds: float
+    """Of training, without evaluation."""
+    peak_bytes: dict[str, int]
+    """By tier."""
+    moved_bytes: dict[str, int]
+    """By channel."""
+
+
+Event = RunPlanned | SetupFinished | TransferFinished | StepFinished | EpochRecord
+Listener = Callable[[Event], None]
+"""Called on the main thread and on transfer threads; must be quick and must not raise."""

@@ -1,0 +1,201 @@
+"""Follows a plan, step by step: loads ahead, computes, writes behind. Decides nothing.
+
+Tiles of a step run on a pool of threads, one tile a thread, each with single-threaded products: one pool, so that no
+two fight for the cores, and the same bits whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.plan import Plan
+from flexgnn.core.plan.workload import Pull, Step, topology_fields
+from flexgnn.core.program.kernels import NO_VECTOR
+from flexgnn.core.program.program import RowContext
+from flexgnn.core.runtime.events import Listener, SetupFinished, StepFinished
+from flexgnn.core.runtime.memory import Memory, opening_and_closing
+from flexgnn.core.runtime.movement import Movement
+from flexgnn.core.runtime.setup import Setup
+from flexgnn.core.runtime.storage import Storage
+from flexgnn.core.runtime.tiles import Neighbors, StepData, TileResult, TileRunner
+from flexgnn.core.tier import Array, ComputeBackend
+
+LogitsSink = Callable[[int, Tensor], None]
+"""Takes the position of a tile's first row and the logits of its rows (T x C)."""
+
+
+@dataclass(kw_only=True)
+class Totals:
+    """Sums over the steps of one pass."""
+
+    loss: float = 0.0
+    correct: list[int] = field(default_factory=lambda: [0, 0, 0])
+    """Among training, validation and test nodes."""
+
+    def add(self, result: TileResult) -> None:
+        self.loss += result.loss
+        self.correct = [a + b for a, b in zip(self.correct, result.correct, strict=True)]
+        for parameter, gradient in result.gradients:
+            if parameter.grad is None:
+                parameter.grad = gradient.clone()
+            else:
+                parameter.grad.add_(gradient)
+
+
+class Executor:
+    """One run of one plan. A context manager: leaving it ends all threads and frees the memory."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: GraphStore,
+        storage: Storage | None,
+        backend: ComputeBackend,
+        *,
+        threads: int,
+        num_training: int,
+        listener: Listener,
+    ) -> None:
+        self._plan, self._store, self._listener = plan, store, listener
+        self.storage = storage
+        self._workload = plan.workload
+        self._clock_start = time.perf_counter()
+        self.memory = Memory(plan, backend)
+        self.movement = Movement(plan, store, storage, self.memory, listener, self._clock_start)
+        self._runner = TileRunner(plan.workload.program, num_training)
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="flexgnn-tile")
+
+    def __enter__(self) -> Executor:
+        start = time.perf_counter()
+        Setup(self._plan, self._store, self.memory, self.storage).run()
+        self._listener(SetupFinished(seconds=time.perf_counter() - start))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.movement.close()
+
+    def train(self, epoch: int, seed: int) -> Totals:
+        """All training steps once. Gradients are added to those of the parameters."""
+        return self._pass([s for s in self._workload.steps if s.phase.training], epoch, seed, None)
+
+    def evaluate(self, sink: LogitsSink | None = None) -> Totals:
+        """The evaluation steps once; ``sink`` gets every row's logits, in order of position."""
+        return self._pass([s for s in self._workload.steps if not s.phase.training], 0, 0, sink)
+
+    @property
+    def peak_bytes(self) -> dict[str, int]:
+        """The most that each tier held so far."""
+        ledgers = [self.memory.ledger] + ([] if self.storage is None else [self.storage.ledger])
+        return {ledger.tier: ledger.peak_bytes for ledger in ledgers}
+
+    def _pass(self, steps: list[Step], epoch: int, seed: int, sink: LogitsSink | None) -> Totals:
+        totals = Totals()
+        opening, closing = opening_and_closing(self._plan.slots, range(steps[0].index, steps[-1].index + 1))
+        with _single_threaded_products():
+            for step in steps:
+                start = time.perf_counter()
+                for index in opening[step.index]:
+                    self.movement.begin(index, step)
+                self._run(step, epoch, seed, totals, sink, start)
+                for index in closing[step.index]:
+                    self.memory.close(index)
+        return totals
+
+    def _run(self, step: Step, epoch: int, seed: int, totals: Totals, sink: LogitsSink | None, opened: float) -> None:
+        """Compute one step, tile by tile, and hand on what it made."""
+        phase, block = step.phase, step.block
+        self.memory.ledger.take(phase.workspace_bytes, "The workspace of a step")
+        self.movement.finish_halos(step)
+        data = self._data(step)
+        first_row = self._workload.blocks.start(block)
+        start = time.perf_counter()
+
+        def work(tile: tuple[int, int]) -> TileResult:
+            rows = RowContext(start=first_row + tile[0], seed=seed, epoch=epoch, training=phase.training)
+            return self._runner.run(data, tile, rows)
+
+        tiles = self._workload.blocks.tiles(block)
+        for tile, result in zip(tiles, self._pool.map(work, tiles), strict=True):
+            totals.add(result)
+            if sink is not None and result.logits is not None:
+                sink(first_row + tile[0], result.logits)
+        self._fill_packs(step)
+        end = time.perf_counter()
+        self.movement.write_behind(step)
+        live_bytes = self.memory.ledger.used_bytes
+        self.memory.ledger.give_back(phase.workspace_bytes)
+        self._listener(
+            StepFinished(
+                epoch=epoch,
+                step=step.index,
+                phase=phase.kind,
+                stage=phase.stage,
+                block=block,
+                wait_seconds=start - opened,
+                start_seconds=start - self._clock_start,
+                end_seconds=end - self._clock_start,
+                live_bytes=live_bytes,
+            )
+        )
+
+    def _data(self, step: Step) -> StepData:
+        """The arrays of a step; waits for their loads."""
+        phase, block = step.phase, step.block
+        names = dict.fromkeys((*phase.reads, *phase.writes))
+        rows = {name: self.memory.rows(name, block) for name in names}
+        neighbors = {pull.field: self._neighbors(pull, block) for pull in phase.pulls}
+        return StepData(phase=phase, rows=rows, neighbors=neighbors)
+
+    def _neighbors(self, pull: Pull, block: int) -> Neighbors:
+        packed = self._plan.decisions.access[pull.field] == "packed"
+        topology = [self.memory.rows(name, block) for name in topology_fields(pull, packed)]
+        indptr, indices, weights = (*topology, NO_VECTOR)[:3]
+        if packed:
+            local, halo, own = self.memory.rows(pull.field, block), self.memory.exchanged("halo", pull.field, block), 0
+        else:
+            local, own = self.memory.whole(pull.field), self._workload.blocks.start(block)
+            halo = local[:0]
+        return Neighbors(local=local, halo=halo, indptr=indptr, indices=indices, weights=weights, own=own)
+
+    def _fill_packs(self, step: Step) -> None:
+        """Put the rows that other blocks will pull next to each other."""
+        for name in step.phase.writes:
+            if self._plan.decisions.access.get(name) == "packed":
+                rows = self.memory.rows(name, step.block)
+                sends = self.memory.rows(f"{self._workload.published[name].topology}/sends", step.block)
+                self._gather(rows, sends, self.memory.exchanged("pack", name, step.block))
+
+    def _gather(self, rows: Array, chosen: Array, out: Array) -> None:
+        """``out = rows[chosen]``, a part for each thread."""
+        bounds = np.linspace(0, len(chosen), self._threads + 1).astype(int)
+
+        def gather(part: tuple[int, int]) -> None:
+            # With mode "clip" numpy writes straight to `out`; every index is in range.
+            np.take(rows, chosen[slice(*part)], axis=0, out=out[slice(*part)], mode="clip")
+
+        list(self._pool.map(gather, pairwise(bounds)))
+
+
+@contextmanager
+def _single_threaded_products() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

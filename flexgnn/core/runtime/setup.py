@@ -1,0 +1,119 @@
+"""What a run does once, before its first step: fill what is kept, and stage what steps will load.
+
+Works block by block, within ``Plan.setup_bytes``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.plan import Plan
+from flexgnn.core.plan.slots import SETUP_STEP
+from flexgnn.core.plan.topology import Direction, HaloLister, edge_range
+from flexgnn.core.plan.workload import Source
+from flexgnn.core.program.adjacency import node_vectors
+from flexgnn.core.program.kernels import NO_VECTOR
+from flexgnn.core.runtime.memory import Memory
+from flexgnn.core.runtime.storage import Storage
+from flexgnn.core.tier import Array
+
+
+def own_key(field: str, block: int) -> str:
+    """Under which a field's rows at a block are stored on the storage tier."""
+    return f"{field}/{block}"
+
+
+def pack_key(field: str, block: int) -> str:
+    """Under which the rows that others need of a block are stored."""
+    return f"{field}/pack/{block}"
+
+
+def read_own(store: GraphStore, plan: Plan, name: str, block: int, out: Array) -> None:
+    """Fill ``out`` with a stored field's part at ``block``."""
+    field, blocks = plan.workload.fields[name], plan.workload.blocks
+    assert field.array is not None
+    start, stop = blocks.start(block), blocks.stop(block)
+    if field.array.endswith(("/indices", "/weights")):
+        direction: Direction = "in" if field.array.startswith("in/") else "out"
+        start, stop = edge_range(store, direction, start, stop)
+    elif field.array.endswith("/indptr"):
+        stop += 1
+    store.read(field.array, start, stop, out=out)
+
+
+class Setup:
+    """Fills kept slots and stages derived tensors."""
+
+    def __init__(self, plan: Plan, store: GraphStore, memory: Memory, storage: Storage | None) -> None:
+        self._plan, self._store, self._memory, self._storage = plan, store, memory, storage
+        self._workload = plan.workload
+
+    def run(self) -> None:
+        kept = [index for index, slot in enumerate(self._plan.slots) if slot.first_step == SETUP_STEP]
+        for index in kept:
+            self._fill_stored(index)
+        self._derive_vectors()
+        for direction in self._workload.halos:
+            if f"{direction}/packed" in {slot.field for slot in self._plan.slots}:
+                self._localize(direction)
+
+    def _fill_stored(self, index: int) -> None:
+        slot = self._plan.slots[index]
+        array = self._memory.open(index)
+        if self._workload.fields[slot.field].source is not Source.STORE:
+            return
+        if slot.role == "own":
+            read_own(self._store, self._plan, slot.field, slot.block, array)
+            return
+        blocks = self._workload.blocks
+        for block in range(blocks.count):
+            read_own(self._store, self._plan, slot.field, block, array[blocks.start(block) : blocks.stop(block)])
+
+    def _leave(self, name: str, block: int, array: Array) -> None:
+        """Put a derived tensor where steps will look for it."""
+        if self._memory.find("own", name, block) is not None:
+            self._memory.rows(name, block)[...] = array
+        if (name, block) in self._plan.staged:
+            assert self._storage is not None
+            self._storage.put(own_key(name, block), array)
+
+    def _derive_vectors(self) -> None:
+        adjacencies = {a.adjacency for a in self._workload.program.aggregations}
+        blocks = self._workload.blocks
+        for block in range(blocks.count):
+            start, stop = blocks.start(block), blocks.stop(block)
+            indptr = self._store.read("in/indptr", start, stop + 1)
+            first, last = int(indptr[0]), int(indptr[-1])
+            indices = self._store.read("in/indices", first, last)
+            weighted = self._store.info.weighted
+            weights = self._store.read("in/weights", first, last) if weighted else NO_VECTOR
+            for adjacency in adjacencies:
+                for name, vector in node_vectors(adjacency, indptr, indices, weights, start).items():
+                    self._leave(name, block, vector)
+
+    def _localize(self, direction: Direction) -> None:
+        """Rewrite the adjacency to indices into block and halo, and list what each block owes to the others."""
+        blocks, halos = self._workload.blocks, self._workload.halos[direction]
+        lister = HaloLister(self._store, blocks, direction)
+        listed = []
+        for block in range(blocks.count):
+            indices = np.empty(halos.edges[block], dtype=np.int32)
+            listed.append(lister.localized(block, halos.halo_rows(block), indices))
+            self._leave(f"{direction}/packed", block, indices)
+        for owner in range(blocks.count):
+            start, stop = blocks.start(owner), blocks.stop(owner)
+            parts = [halo[np.searchsorted(halo, start) : np.searchsorted(halo, stop)] for halo in listed]
+            sends = np.concatenate(parts) - np.int32(start)
+            self._leave(f"{direction}/sends", owner, sends)
+            self._stage_packs(direction, owner, sends)
+
+    def _stage_packs(self, direction: Direction, owner: int, sends: Array) -> None:
+        """Write out the rows of stored fields that ``owner`` owes to the others."""
+        for name in self._plan.staged_packs:
+            if self._workload.published[name].topology == direction:
+                assert self._storage is not None
+                field = self._workload.fields[name]
+                rows = np.empty(field.shape(owner), dtype=field.dtype)
+                read_own(self._store, self._plan, name, owner, rows)
+                self._storage.put(pack_key(name, owner), rows[sends])

@@ -1,0 +1,264 @@
+"""The work of one step on one tile: pull from neighbours, run the segment, differentiate, publish.
+
+Shape legend: B rows of a block, T rows of a tile, D width. Tiles write to rows of their own only, so that several can
+be in work at once; what they sum into (loss, parameter gradients) they return, to be added up in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flexgnn.core.plan.names import (
+    EVALUATION,
+    LABELS,
+    SPLIT,
+    gradient_name,
+    partial_gradient_name,
+    prefixed,
+    published_name,
+    ties_name,
+)
+from flexgnn.core.plan.unroll import consumers, local_consumers
+from flexgnn.core.plan.workload import Phase
+from flexgnn.core.program.adjacency import AdjacencyVectors, vector_names
+from flexgnn.core.program.kernels import NO_VECTOR, pull_max, pull_max_gradient, pull_sum
+from flexgnn.core.program.loss import count_correct, tile_loss
+from flexgnn.core.program.program import Aggregation, Program, RowContext, Segment
+from flexgnn.core.program.segments import NamedTensors, run_backward, run_forward
+from flexgnn.core.tier import Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Neighbors:
+    """The rows that a block pulls from, as the kernels want them (``kernels.py``)."""
+
+    local: Array
+    halo: Array
+    indptr: Array
+    indices: Array
+    weights: Array
+    own: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepData:
+    """Everything in the compute tier that a step works on."""
+
+    phase: Phase
+    rows: dict[str, Array]
+    """Fields at the block's rows (B x D, or B), read or written."""
+    neighbors: dict[str, Neighbors]
+    """By pulled field."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TileResult:
+    """What a tile adds to the epoch's sums."""
+
+    loss: float = 0.0
+    correct: tuple[int, int, int] = (0, 0, 0)
+    """Among training, validation and test nodes."""
+    gradients: list[tuple[torch.nn.Parameter, Tensor]] = field(default_factory=list)
+    logits: Tensor | None = None
+    """T x C, where the step evaluates."""
+
+
+class TileRunner:
+    """Runs tiles of one program."""
+
+    def __init__(self, program: Program, num_training: int) -> None:
+        self._program, self._num_training = program, num_training
+
+    def run(self, data: StepData, tile: tuple[int, int], rows: RowContext) -> TileResult:
+        """One tile (rows of the block, from and to) of a step."""
+        view = _TileView(data, tile)
+        if data.phase.kind == "loss":
+            return self._loss(view, rows)
+        if data.phase.kind == "backward":
+            return self._backward(view, rows)
+        return self._forward(view, rows)
+
+    def _segment(self, view: _TileView) -> Segment:
+        return self._program.segments[view.phase.stage]
+
+    def _values(self, view: _TileView, segment: Segment, prefix: str = "") -> NamedTensors:
+        return {name: view.tensor(prefixed(name, prefix)) for name in segment.inputs}
+
+    # Forward
+
+    def _aggregate(self, view: _TileView, prefix: str) -> None:
+        for aggregation in self._program.aggregations_at(view.phase.stage):
+            source = prefixed(published_name(aggregation.input, aggregation), prefix)
+            out = view.rows(prefix + aggregation.output)
+            if aggregation.reduce == "max":
+                neighbors = view.data.neighbors[source]
+                ties = view.rows(ties_name(aggregation)) if view.has(ties_name(aggregation)) else np.empty_like(out)
+                pull_max(
+                    neighbors.local,
+                    neighbors.halo,
+                    neighbors.indptr,
+                    neighbors.indices,
+                    neighbors.own,
+                    view.first,
+                    out,
+                    ties,
+                )
+            else:
+                view.pull(source, vector_names(aggregation.adjacency), out)
+
+    def _forward(self, view: _TileView, rows: RowContext) -> TileResult:
+        program, segment = self._program, self._segment(view)
+        prefix = EVALUATION if view.phase.kind == "evaluate" else ""
+        self._aggregate(view, prefix)
+        outputs = run_forward(segment, self._values(view, segment, prefix), rows)
+        if segment.stage == program.last_stage:
+            logits = outputs[program.logits]
+            return TileResult(logits=logits, correct=self._correct(view, logits))
+        for value, tensor in outputs.items():
+            if view.has(prefix + value):
+                view.tensor(prefix + value).copy_(tensor)
+            for aggregation in consumers(program, value):
+                neighbor = vector_names(aggregation.adjacency).neighbor
+                if neighbor is not None:
+                    scaled = view.tensor(prefix + published_name(value, aggregation))
+                    torch.mul(tensor, view.tensor(neighbor)[:, None], out=scaled)
+        return TileResult()
+
+    def _correct(self, view: _TileView, logits: Tensor) -> tuple[int, int, int]:
+        return count_correct(logits, view.tensor(LABELS), view.tensor(SPLIT))
+
+    # Backward
+
+    def _loss(self, view: _TileView, rows: RowContext) -> TileResult:
+        logits_name = self._program.logits
+        self._aggregate(view, "")
+        loss, correct = 0.0, (0, 0, 0)
+
+        def gradients_of(outputs: NamedTensors) -> NamedTensors:
+            nonlocal loss, correct
+            logits = outputs[logits_name]
+            found = tile_loss(logits, view.tensor(LABELS), view.tensor(SPLIT), self._num_training)
+            loss, correct = found.loss, self._correct(view, logits)
+            return {logits_name: found.gradient}
+
+        segment = self._segment(view)
+        values = self._values(view, segment)
+        inputs, parameters = run_backward(segment, values, rows, self._program.needs_grad, gradients_of)
+        self._leave_gradients(view, segment, inputs)
+        return TileResult(loss=loss, correct=correct, gradients=_present(segment, parameters))
+
+    def _backward(self, view: _TileView, rows: RowContext) -> TileResult:
+        segment = self._segment(view)
+        values = {}
+        for name in segment.inputs:
+            values[name] = self._recomputed(view, name, rows) if name in view.phase.recomputes else view.tensor(name)
+        inputs, parameters = run_backward(
+            segment,
+            values,
+            rows,
+            self._program.needs_grad,
+            lambda outputs: self._output_gradients(view, segment, outputs),
+        )
+        self._leave_gradients(view, segment, inputs)
+        return TileResult(gradients=_present(segment, parameters))
+
+    def _recomputed(self, view: _TileView, name: str, rows: RowContext) -> Tensor:
+        producer = next(s for s in self._program.segments if name in s.outputs)
+        return run_forward(producer, self._values(view, producer), rows)[name]
+
+    def _output_gradients(self, view: _TileView, segment: Segment, outputs: NamedTensors) -> NamedTensors:
+        """Gradients of a segment's outputs: pulled from those who aggregated them, plus what later segments left."""
+        program = self._program
+        return {
+            name: self._output_gradient(view, segment.stage, name, output)
+            for name, output in outputs.items()
+            if name in program.needs_grad
+        }
+
+    def _output_gradient(self, view: _TileView, stage: int, name: str, output: Tensor) -> Tensor:
+        total: Tensor | None = None
+        for aggregation in consumers(self._program, name):
+            gradient = self._pulled_gradient(view, aggregation, output)
+            total = gradient if total is None else total.add_(gradient)
+        for later in local_consumers(self._program, name, stage):
+            partial = view.tensor(partial_gradient_name(name, later.stage))
+            total = partial.clone() if total is None else total.add_(partial)
+        return torch.zeros_like(output) if total is None else total
+
+    def _pulled_gradient(self, view: _TileView, aggregation: Aggregation, output: Tensor) -> Tensor:
+        gradient = torch.empty(output.shape)
+        source, out = gradient_name(aggregation), gradient.numpy()
+        if aggregation.reduce == "max":
+            neighbors = view.data.neighbors[source]
+            value = output.contiguous().numpy()
+            pull_max_gradient(
+                neighbors.local, neighbors.halo, neighbors.indptr, neighbors.indices, view.first, value, out
+            )
+        else:
+            view.pull(source, vector_names(aggregation.adjacency).transposed, out)
+        return gradient
+
+    def _leave_gradients(self, view: _TileView, segment: Segment, inputs: NamedTensors) -> None:
+        """Write the gradients of a segment's inputs where earlier stages will look for them."""
+        aggregated = {a.output: a for a in self._program.aggregations_at(segment.stage)}
+        for name, gradient in inputs.items():
+            if name not in aggregated:
+                view.tensor(partial_gradient_name(name, segment.stage)).copy_(gradient)
+            elif aggregated[name].input in self._program.needs_grad:
+                self._publish_gradient(view, aggregated[name], gradient)
+
+    def _publish_gradient(self, view: _TileView, aggregation: Aggregation, gradient: Tensor) -> None:
+        out = view.tensor(gradient_name(aggregation))
+        row = vector_names(aggregation.adjacency).row
+        if aggregation.reduce == "max":
+            width = gradient.shape[1]
+            torch.div(gradient, view.tensor(ties_name(aggregation)).clamp(min=1), out=out[:, :width])
+            out[:, width:] = view.tensor(aggregation.output)
+        elif row is None:
+            out.copy_(gradient)
+        else:
+            torch.mul(gradient, view.tensor(row)[:, None], out=out)
+
+
+class _TileView:
+    """The rows of one tile, out of a step's data."""
+
+    def __init__(self, data: StepData, tile: tuple[int, int]) -> None:
+        self.data, self.phase = data, data.phase
+        self.first, self._stop = tile
+
+    def has(self, name: str) -> bool:
+        return name in self.data.rows
+
+    def rows(self, name: str) -> Array:
+        array: Array = self.data.rows[name][self.first : self._stop]
+        return array
+
+    def tensor(self, name: str) -> Tensor:
+        return torch.from_numpy(self.rows(name))
+
+    def pull(self, source: str, vectors: AdjacencyVectors, out: Array) -> None:
+        """Weighted sum over neighbours of ``source`` into ``out`` (T x D)."""
+        neighbors = self.data.neighbors[source]
+        loops = NO_VECTOR if vectors.loops is None else self.data.rows[vectors.loops]
+        scale = NO_VECTOR if vectors.row is None else self.data.rows[vectors.row]
+        pull_sum(
+            neighbors.local,
+            neighbors.halo,
+            neighbors.indptr,
+            neighbors.indices,
+            neighbors.weights,
+            loops,
+            scale,
+            neighbors.own,
+            self.first,
+            out,
+        )
+
+
+def _present(segment: Segment, gradients: list[Tensor | None]) -> list[tuple[torch.nn.Parameter, Tensor]]:
+    return [(p, g) for p, g in zip(segment.parameters, gradients, strict=True) if g is not None]

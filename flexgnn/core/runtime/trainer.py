@@ -1,0 +1,252 @@
+"""Training a PyG model on a whole graph, in the memory that the user names."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flexgnn.core.errors import ConfigError, GraphError, TierError, TrainingError
+from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.plan import Plan, freeze
+from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.planner import Planner
+from flexgnn.core.plugins import load_plugins
+from flexgnn.core.program.lower import lower
+from flexgnn.core.runtime.events import EpochRecord, Event, Listener, RunPlanned
+from flexgnn.core.runtime.executor import Executor, Totals
+from flexgnn.core.runtime.scratch import scratch_directory
+from flexgnn.core.runtime.splits import SplitSizes, count_splits
+from flexgnn.core.runtime.storage import Storage
+from flexgnn.core.sizes import format_size, parse_size
+from flexgnn.core.tier import TierOptions
+
+COMPUTE_TIERS = {"cpu": "ram", "cuda": "cuda"}
+"""The tier in which each kind of device computes."""
+
+
+class Trainer:
+    """Trains ``model`` on the graph of ``store``: exactly, on all nodes at once, block by block.
+
+    The parameters are the user's own objects: after :meth:`fit`, ``model`` is trained.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        store: GraphStore,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device: str = "cpu",
+        device_memory: str | int | None = None,
+        host_memory: str | int | None = None,
+        ssd_backend: str = "arrow",
+        ssd_path: str | Path | None = None,
+        planner: str | Planner = "greedy",
+        seed: int = 0,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        """Lower the model and look up everything that was named; nothing is computed or written yet.
+
+        Args:
+            model: float32, on the CPU; see ``docs/models.md`` for what can be lowered.
+            optimizer: over the parameters of ``model``.
+            device: ``"cpu"`` or ``"cuda"``.
+            device_memory: budget of the compute tier, as in ``"512MiB"``; None: what is free.
+            host_memory: budget of pinned RAM; only with CUDA.
+            ssd_backend: name of the storage tier's backend.
+            ssd_path: an existing directory to make a scratch directory in; None: the system's temporary directory.
+            planner: name of a planner, or a planner.
+            seed: of dropout masks.
+            listeners: called with every event of a run.
+
+        Raises:
+            LoweringError: if the model can't be run exactly; PluginError, ConfigError: if a setting is not accepted.
+        """
+        if device not in COMPUTE_TIERS:
+            raise ConfigError(f"The device {device!r} is unknown; 'cpu' and 'cuda' are accepted.")
+        if host_memory is not None and device == "cpu":
+            raise ConfigError("A budget of pinned host memory (--host-memory) only makes sense with --device cuda.")
+        plugins = load_plugins()
+        self.model, self.store = model, store
+        self._optimizer = _checked_optimizer(optimizer)
+        self._backend = plugins.compute_backend(COMPUTE_TIERS[device])()
+        self._tier_backend = plugins.tier_backend(ssd_backend)
+        self._planner = plugins.planner(planner)() if isinstance(planner, str) else planner
+        self._ssd_path = ssd_path
+        self._budget_bytes = None if device_memory is None else parse_size(device_memory)
+        self._seed = seed
+        self._threads = torch.get_num_threads()
+        self.listeners = list(listeners)
+        self._program = lower(model, num_features=store.info.num_features, weighted=store.info.weighted)
+        self._check_classes()
+        self.history: list[EpochRecord] = []
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The frozen plan of :meth:`fit`, made on first use.
+
+        Raises:
+            BudgetError: if the budget is too small; the message names the smallest that works.
+        """
+        return self._make_plan(training=True)
+
+    def fit(self, epochs: int, *, eval_every: int = 1) -> list[EpochRecord]:
+        """Train for ``epochs`` epochs; one record each.
+
+        Args:
+            eval_every: with dropout, accuracies come from an extra pass without it, after every so many epochs and
+                after the last. Without dropout the training pass itself gives them, every epoch.
+
+        Raises:
+            BudgetError: if the budget is too small. TierError: if scratch space fails. TrainingError: if the loss is no
+                longer finite; the parameters are then those that the epoch began with.
+        """
+        if epochs < 1 or eval_every < 1:
+            raise ConfigError(f"epochs ({epochs}) and eval_every ({eval_every}) must be at least 1.")
+        sizes = self._split_sizes
+        records = []
+        with self._running(self.plan, sizes.training) as executor:
+            for number in range(1, epochs + 1):
+                evaluating = self._program.random and (number % eval_every == 0 or number == epochs)
+                record = self._epoch(executor, sizes, evaluating=evaluating)
+                self.history.append(record)
+                records.append(record)
+                self._emit(record)
+        return records
+
+    def predict(self) -> Tensor:
+        """Logits of all nodes (N x C, float32, in the original node order), without dropout."""
+        plan = self._make_plan(training=False)
+        info = self.store.info
+        logits = torch.empty(info.num_nodes, self._program.widths[self._program.logits])
+
+        def keep(position: int, tile: Tensor) -> None:
+            ids = self.store.read("node_ids", position, position + len(tile))
+            logits[torch.from_numpy(ids)] = tile
+
+        with self._running(plan, 1) as executor:
+            executor.evaluate(keep)
+        return logits
+
+    # Planning
+
+    def _make_plan(self, *, training: bool) -> Plan:
+        problem = PlanningProblem(
+            program=self._program,
+            store=self.store,
+            budget_bytes=self._budget_bytes or self._backend.free_bytes(),
+            compute_tier=self._backend.name,
+            storage_tier=self._tier_backend.name,
+            threads=self._threads,
+            training=training,
+            evaluation=self._program.random or not training,
+        )
+        return freeze(problem, self._planner.decide(problem), self._planner.name)
+
+    def _check_classes(self) -> None:
+        outputs, info = self._program.widths[self._program.logits], self.store.info
+        if outputs < info.num_classes or (info.multi_label and outputs != info.num_classes):
+            raise ConfigError(
+                f"The model has {outputs} outputs; the graph {info.name!r} has {info.num_classes} classes."
+            )
+
+    @cached_property
+    def _split_sizes(self) -> SplitSizes:
+        sizes = count_splits(self.store)
+        if sizes.training == 0:
+            raise GraphError("The graph has no training node; set train_mask and import it again.")
+        return sizes
+
+    # Running
+
+    def _emit(self, event: Event) -> None:
+        for listener in self.listeners:
+            listener(event)
+
+    @contextmanager
+    def _running(self, plan: Plan, num_training: int) -> Iterator[Executor]:
+        self._emit(
+            RunPlanned(
+                num_blocks=plan.num_blocks,
+                num_steps=len(plan.workload.steps),
+                compute_tier=plan.compute_tier,
+                budget_bytes=plan.budget_bytes,
+                projected_peak_bytes=plan.projected_peak_bytes,
+            )
+        )
+        with (
+            self._storage(plan) as storage,
+            Executor(
+                plan,
+                self.store,
+                storage,
+                self._backend,
+                threads=self._threads,
+                num_training=num_training,
+                listener=self._emit,
+            ) as executor,
+        ):
+            yield executor
+
+    @contextmanager
+    def _storage(self, plan: Plan) -> Iterator[Storage | None]:
+        """The storage tier over a new scratch directory, or None where the plan writes nothing."""
+        if not plan.needs_storage:
+            yield None
+            return
+        with scratch_directory(self._ssd_path) as path:
+            free_bytes = shutil.disk_usage(path).free
+            if plan.storage_bytes > free_bytes:
+                raise TierError(
+                    f"The plan spills {format_size(plan.storage_bytes)} to {path.parent}, where "
+                    f"{format_size(free_bytes)} are free; name another directory with --ssd-path, or give more --device-memory."
+                )
+            tier = self._tier_backend.open(TierOptions(path=path))
+            try:
+                yield Storage(tier, plan.storage_bytes)
+            finally:
+                tier.close()
+
+    def _epoch(self, executor: Executor, sizes: SplitSizes, *, evaluating: bool) -> EpochRecord:
+        epoch = len(self.history) + 1
+        moved_before = executor.movement.moved_bytes
+        start = time.perf_counter()
+        self._optimizer.zero_grad()
+        totals = executor.train(epoch, self._seed)
+        if not math.isfinite(totals.loss):
+            raise TrainingError(
+                f"The loss is {totals.loss} in epoch {epoch}; its update was not made. Try a lower learning rate."
+            )
+        self._optimizer.step()
+        seconds = time.perf_counter() - start
+        moved = {name: size - moved_before[name] for name, size in executor.movement.moved_bytes.items()}
+        counted: Totals | None = totals
+        if self._program.random:
+            counted = executor.evaluate() if evaluating else None
+        train, val, test = sizes.accuracies(counted.correct) if counted else (None, None, None)
+        return EpochRecord(
+            epoch=epoch,
+            loss=totals.loss,
+            train_accuracy=train,
+            val_accuracy=val,
+            test_accuracy=test,
+            seconds=seconds,
+            peak_bytes=executor.peak_bytes,
+            moved_bytes=moved,
+        )
+
+
+def _checked_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ConfigError(
+            "LBFGS evaluates the loss several times a step, which FlexGNN does not; use Adam, SGD or the like."
+        )
+    return optimizer

@@ -1,0 +1,113 @@
+"""From what was asked on the command line to a trainer."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch_geometric.data import Data
+from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+from torch_geometric.data.storage import GlobalStorage
+
+from flexgnn.core.errors import ConfigError, GraphError
+from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.runtime.events import Listener
+from flexgnn.core.runtime.trainer import Trainer
+from flexgnn.datasets import load_dataset
+from flexgnn.models import build_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A run of the command line."""
+
+    dataset: str
+    """Name of a data set, or path of a graph store."""
+    model: str
+    layers: int
+    hidden: int
+    """Width of hidden layers."""
+    dropout: float
+    learning_rate: float
+    epochs: int
+    eval_every: int
+    """Epochs from one evaluation to the next, where dropout makes evaluation a pass of its own."""
+    planner: str
+    ssd_backend: str
+    ssd_path: Path | None
+    device: str
+    device_memory: str | None
+    host_memory: str | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ConfigError(f"The learning rate {self.learning_rate} is not accepted: it must be above 0.")
+        if self.epochs < 1 or self.eval_every < 1:
+            raise ConfigError(f"epochs ({self.epochs}) and eval_every ({self.eval_every}) must be at least 1.")
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in vars(self).items()}
+
+
+def open_graph(dataset: str) -> GraphStore:
+    """The data set of that name, or the graph store at that path."""
+    return GraphStore.open(dataset) if Path(dataset).exists() or "/" in dataset else load_dataset(dataset)
+
+
+def make_trainer(config: RunConfig, store: GraphStore, listeners: tuple[Listener, ...] = ()) -> Trainer:
+    """A trainer for ``config``: seeds torch, builds the model, and Adam over its parameters."""
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, store.info, layers=config.layers, hidden=config.hidden, dropout=config.dropout)
+    return Trainer(
+        model,
+        store,
+        torch.optim.Adam(model.parameters(), lr=config.learning_rate),
+        device=config.device,
+        device_memory=config.device_memory,
+        host_memory=config.host_memory,
+        ssd_backend=config.ssd_backend,
+        ssd_path=config.ssd_path,
+        planner=config.planner,
+        seed=config.seed,
+        listeners=listeners,
+    )
+
+
+def restore_trainer(run: Path) -> Trainer:
+    """The trainer of a recorded run, with the parameters that it trained.
+
+    Raises:
+        ConfigError: if ``run`` is not the output of a finished run.
+    """
+    try:
+        settings = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        parameters = torch.load(run / "model.pt", weights_only=True)
+        path = settings["ssd_path"]
+        config = RunConfig(**{**settings, "ssd_path": None if path is None else Path(path)})
+    except (OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"{run} is not the output of a finished run: {error}.") from error
+    trainer = make_trainer(config, open_graph(config.dataset))
+    trainer.model.load_state_dict(parameters)
+    return trainer
+
+
+def import_file(source: Path, path: Path, *, order: str, overwrite: bool) -> GraphStore:
+    """Import a PyG ``Data`` that was saved with ``torch.save``.
+
+    Raises:
+        GraphError: if the file can't be read as one, or can't be trained on.
+    """
+    allowed: list[Any] = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            data = torch.load(source, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise GraphError(f"{source} can't be read as a PyG Data saved with torch.save: {reason}") from error
+    return GraphStore.from_pyg(data, path, order=order, overwrite=overwrite)

@@ -1,0 +1,54 @@
+"""The options that ``flexgnn run`` and ``flexgnn plan`` share."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from typer import Option
+
+from flexgnn.launch import RunConfig
+
+
+def run_config(
+    *,
+    dataset: Annotated[str, Option(help="Name of a data set, or path of a graph store.")] = "wordnet",
+    model: Annotated[str, Option(help="gcn, sage or gin.")] = "gcn",
+    layers: Annotated[int, Option(help="Layers of the model.")] = 3,
+    hidden: Annotated[int, Option(help="Width of hidden layers.")] = 128,
+    dropout: Annotated[float, Option(help="Share of hidden values dropped in training.")] = 0.3,
+    learning_rate: Annotated[float, Option("--lr", help="Learning rate of Adam.")] = 0.01,
+    epochs: Annotated[int, Option(help="Epochs to train.")] = 30,
+    eval_every: Annotated[int, Option(help="With dropout: epochs from one evaluation to the next.")] = 1,
+    planner: Annotated[str, Option(help="Name of a planner.")] = "greedy",
+    ssd_backend: Annotated[str, Option(help="Name of a storage backend.")] = "arrow",
+    ssd_path: Annotated[Path | None, Option(help="Existing directory for scratch files, removed afterwards.")] = None,
+    device: Annotated[str, Option(help="cpu or cuda.")] = "cpu",
+    device_memory: Annotated[
+        str | None, Option(help="Budget of the compute tier, as in 512MiB. Without: what is free.")
+    ] = None,
+    host_memory: Annotated[str | None, Option(help="Budget of pinned RAM; only with cuda.")] = None,
+    seed: Annotated[int, Option(help="Of initial parameters and dropout.")] = 0,
+) -> RunConfig:
+    """A checked config; parameters are the options."""
+    return RunConfig(**locals())
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command(config, **more)`` the options of :func:`run_config` in place of ``config``."""
+    shared = inspect.signature(run_config, eval_str=True).parameters
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "config"]
+
+    @functools.wraps(command)
+    def wrapper(**options: Any) -> None:
+        config = run_config(**{name: options.pop(name) for name in shared})
+        command(config, **options)
+
+    parameters = [*shared.values(), *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    hints = get_type_hints(run_config, include_extras=True) | get_type_hints(command, include_extras=True)
+    wrapper.__annotations__ = {p.name: hints[p.name] for p in parameters}
+    return wrapper

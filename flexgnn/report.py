@@ -1,0 +1,78 @@
+"""A recorded run as tables. Reads the run directory's files only."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from flexgnn.console import accuracy_line, peak_table, traffic_table
+from flexgnn.core.errors import ConfigError
+
+
+def read_run(path: Path, name: str) -> Any:
+    """A JSON file of a run directory.
+
+    Raises:
+        ConfigError: if it is not there or damaged.
+    """
+    try:
+        return json.loads((path / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not the output of a finished run: {name} can't be read ({error}).") from error
+
+
+def read_lines(path: Path, name: str) -> Iterator[dict[str, Any]]:
+    """The lines of a JSON-lines file of a run directory; a last line that was cut off is left out."""
+    try:
+        with (path / name).open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not the output of a run: {name} can't be read ({error}).") from error
+
+
+def report(path: Path) -> RenderableType:
+    """Settings, epochs, memory, traffic and time by phase of the run recorded in ``path``."""
+    config, plan = read_run(path, "config.json"), read_run(path, "plan.json")
+    history = list(read_lines(path, "history.jsonl"))
+    if not history:
+        raise ConfigError(f"The run in {path} did not finish an epoch.")
+    settings = ", ".join(f"{key} {value}" for key, value in config.items() if value is not None)
+    last = history[-1]
+    projected = plan["projected"]["peak_bytes"]
+    return Group(
+        settings,
+        f"{len(history)} epochs; loss {history[0]['loss']:.4f} to {last['loss']:.4f}",
+        accuracy_line(history),
+        peak_table(last["peak_bytes"], {plan["compute_tier"]: plan["budget_bytes"]}, projected),
+        traffic_table([record["moved_bytes"] for record in history]),
+        _phase_table(path, plan, len(history)),
+    )
+
+
+def _phase_table(path: Path, plan: dict[str, Any], epochs: int) -> Table:
+    """Seconds an epoch of each phase: projected, computing, and waiting for transfers."""
+    computed: dict[tuple[str, int], float] = defaultdict(float)
+    waited: dict[tuple[str, int], float] = defaultdict(float)
+    for event in read_lines(path, "events.jsonl"):
+        if event["event"] == "StepFinished":
+            key = (event["phase"], event["stage"])
+            computed[key] += event["end_seconds"] - event["start_seconds"]
+            waited[key] += event["wait_seconds"]
+    table = Table(
+        "phase", "stage", "projected s", "computing s", "waiting s", title="Time an epoch", title_justify="left"
+    )
+    for phase in plan["projected"]["phases"]:
+        key = (phase["kind"], phase["stage"])
+        projected = max(phase["compute"], phase["read"], phase["write"])
+        table.add_row(
+            key[0], str(key[1]), *(f"{s:.3f}" for s in (projected, computed[key] / epochs, waited[key] / epochs))
+        )
+    return table
