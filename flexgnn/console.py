@@ -84,11 +84,10 @@ def plan_line(plan: Plan) -> str:
 
 def plan_tables(plan: Plan) -> list[Table]:
     """A plan in full: its phases, and where fields are."""
-    phases = Table(
-        "phase", "compute s", "read s", "write s", title="Projected seconds, at assumed rates", title_justify="left"
-    )
+    columns = ("phase", "compute s", "read s", "write s", "in all s")
+    phases = Table(*columns, title="Projected seconds, at assumed rates", title_justify="left")
     for phase, seconds in zip(plan.workload.phases, plan.phase_seconds, strict=True):
-        times = (f"{value:.3f}" for value in (seconds.compute, seconds.read, seconds.write))
+        times = (f"{value:.3f}" for value in (seconds.compute, seconds.read, seconds.write, seconds.total))
         phases.add_row(describe(phase), *times)
     fields = Table("field", "size", "where", title="Fields", title_justify="left")
     for name, where in placements(plan).items():

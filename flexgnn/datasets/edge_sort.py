@@ -17,7 +17,7 @@ class EdgeSorter:
     """Takes edges in any order; gives them back row by row, each once."""
 
     def __init__(self, directory: Path, row_bounds: Array) -> None:
-        """Rows ``row_bounds[i] : row_bounds[i + 1]`` share a file in ``directory`` and are sorted in memory together."""
+        """Rows ``row_bounds[i]:row_bounds[i + 1]`` share a file in ``directory`` and are sorted in memory together."""
         self._bounds = row_bounds
         self._num_nodes = int(row_bounds[-1])
         self._files = [directory / f"{i}.edges" for i in range(len(row_bounds) - 1)]

@@ -138,7 +138,9 @@ class _Draft:
 
     @property
     def seconds(self) -> float:
-        return sum(s.total for s in phase_seconds(self.problem.rates, self.workload, self._slots))
+        overlapped = self.decisions.lookahead > 0
+        phases = phase_seconds(self.problem.rates, self.workload, self._slots, overlapped=overlapped)
+        return sum(phase.total for phase in phases)
 
     def with_access(self, name: str, access: Access) -> _Draft:
         changed = replace(self.decisions, access={**self.decisions.access, name: access})

@@ -61,14 +61,18 @@ def compute_seconds(rates: Rates, workload: Workload, phase: Phase) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseSeconds:
-    """How long each channel is busy in one phase; they work side by side."""
+    """How long each channel is busy in one phase."""
 
     compute: float
     handling: float
     """Processor time for moving bytes, in competition with ``compute``."""
     read: float
     write: float
+    overlapped: bool
+    """Whether the channels work side by side (with a lookahead) or one after the other."""
 
     @property
     def total(self) -> float:
+        if not self.overlapped:
+            return self.compute + self.handling + self.read + self.write
         return max(self.compute + self.handling, self.read, self.write)

@@ -16,7 +16,7 @@ from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.packing import aligned, pack
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.slots import Slot, SlotBuilder, live_bytes
-from flexgnn.core.plan.traffic import phase_seconds, traffic_bytes
+from flexgnn.core.plan.traffic import phase_seconds, traffic_bytes, transfers
 from flexgnn.core.plan.workload import Phase, Source, Workload
 from flexgnn.core.sizes import format_size
 from flexgnn.core.tier import Array
@@ -79,15 +79,16 @@ class Plan:
     def storage_bytes(self) -> int:
         """The most that the run leaves on the storage tier."""
         workload = self.workload
-        spilled = sum(slot.size_bytes for slot in self.slots if slot.spilled)
+        written = [transfer for transfer in transfers(workload, list(self.slots)) if transfer.channel == "tier write"]
+        spilled = sum(transfer.size_bytes for transfer in written)
         staged = sum(workload.fields[name].size_bytes(block) for name, block in self.staged)
         packs = sum(workload.pack_bytes(name, b) for name in self.staged_packs for b in range(self.num_blocks))
         return spilled + staged + packs
 
     @property
     def needs_storage(self) -> bool:
-        """Whether the run writes anything to the storage tier."""
-        return self.storage_bytes > 0
+        """Whether the run writes anything to the storage tier, be it empty."""
+        return any(slot.spilled for slot in self.slots) or bool(self.staged or self.staged_packs)
 
     @cached_property
     def staged(self) -> tuple[tuple[str, int], ...]:
@@ -183,7 +184,7 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
         arena_bytes=arena_bytes,
         workspace_bytes=max(phase.workspace_bytes for phase in workload.phases),
         setup_bytes=setup_bytes(workload, slots),
-        phase_seconds=tuple(phase_seconds(problem.rates, workload, slots)),
+        phase_seconds=tuple(phase_seconds(problem.rates, workload, slots, overlapped=decisions.lookahead > 0)),
         traffic_bytes=traffic_bytes(workload, slots),
     )
     if plan.projected_peak_bytes > problem.budget_bytes:
@@ -203,19 +204,16 @@ def setup_bytes(workload: Workload, slots: list[Slot]) -> int:
     """Memory of the setup: slots that it fills, and what it lists halos and packs rows in."""
     kept = int(live_bytes(slots, len(workload.steps))[0])
     roles = {(slot.role, slot.field) for slot in slots}
+    packed_inputs = [n for role, n in roles if role == "halo" and workload.fields[n].source is Source.STORE]
+    packing = max((3 * workload.blocks.rows_per_block * workload.fields[n].row_bytes for n in packed_inputs), default=0)
     lists = 0
     for direction, halos in workload.halos.items():
-        edges = 8 * max(halos.edges)
-        scratch = 4 * workload.blocks.num_nodes + 8 * int(halos.needed.sum())
-        lists = max(lists, edges + (scratch if ("own", f"{direction}/packed") in roles else 0))
-    packs = 0
-    for role, name in roles:
-        if role == "halo" and workload.fields[name].source is Source.STORE:
-            sizes = [
-                workload.pack_bytes(name, b) + workload.fields[name].size_bytes(b) for b in range(workload.blocks.count)
-            ]
-            packs = max(packs, *sizes)
-    return kept + max(lists, packs)
+        size = 8 * max(halos.edges)
+        if ("own", f"{direction}/packed") in roles:
+            sent = max(halos.sent_rows(block) for block in range(workload.blocks.count))
+            size += 4 * workload.blocks.num_nodes + 4 * int(halos.needed.sum()) + 12 * sent + packing
+        lists = max(lists, size)
+    return kept + lists
 
 
 def _over_budget(plan: Plan) -> str:

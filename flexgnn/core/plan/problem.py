@@ -12,7 +12,7 @@ from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks, block_choices
 from flexgnn.core.plan.cost import ASSUMED_RATES, Rates
 from flexgnn.core.plan.topology import Direction, HaloCounts, count_halos
-from flexgnn.core.plan.unroll import PhaseCost, Unroller, backward_stages, local_consumers
+from flexgnn.core.plan.unroll import PhaseCost, Unroller, backward_stages, consumers, local_consumers
 from flexgnn.core.plan.workload import PhaseKind, Workload
 from flexgnn.core.plan.workspace import bytes_for_rows, measured_bytes
 from flexgnn.core.program.loss import count_correct, tile_loss
@@ -80,6 +80,7 @@ class PlanningProblem:
             value
             for value in read_again & outputs.keys()
             if local_consumers(self.program, value, outputs[value].stage)
+            and not any(a.reduce == "max" for a in consumers(self.program, value))
             and not any(name in outputs for name in outputs[value].inputs)
         )
 

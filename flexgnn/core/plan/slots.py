@@ -13,10 +13,12 @@ from typing import Literal
 import numpy as np
 
 from flexgnn.core.plan.decisions import Decisions
-from flexgnn.core.plan.workload import Phase, Source, Workload
+from flexgnn.core.plan.workload import Phase, Pull, Source, Workload
 from flexgnn.core.tier import Array
 
-Role = Literal["own", "whole", "halo", "pack"]
+Role = Literal["own", "whole", "halo", "pack", "partial", "cursor"]
+CURSOR_BYTES = 16
+"""Of each row: the edges at which this and the next pass begin."""
 SETUP_STEP = -1
 """The step before the first: tensors kept for the whole run are filled then."""
 
@@ -27,7 +29,8 @@ class Slot:
 
     role: Role
     """``own``: a field at a block's rows; ``whole``: at all rows; ``halo``: the rows a block needs of others;
-    ``pack``: the rows others need of a block."""
+    ``pack``: the rows others need of a block. Large halos and packs pass through a window of two parts. A halo in
+    several passes comes with a ``cursor``, and in backward with ``partial`` sums."""
     field: str
     block: int
     """-1 for ``whole``."""
@@ -166,26 +169,36 @@ class SlotBuilder:
             step = self._workload.step_index(phase, block)
             for pull in dict.fromkeys(phase.pulls):
                 if pull.field in self.packed:
-                    yield Slot(
-                        role="halo",
-                        field=pull.field,
-                        block=block,
-                        size_bytes=self._workload.halo_bytes(pull, block),
-                        first_step=max(step - self._ahead, 0),
-                        last_step=step,
-                        loaded=True,
-                    )
+                    yield from self._halo(phase, pull, block, step)
             for name in phase.writes:
                 if name in self.packed:
                     yield Slot(
                         role="pack",
                         field=name,
                         block=block,
-                        size_bytes=self._workload.pack_bytes(name, block),
+                        size_bytes=self._workload.window_bytes(name, self._workload.pack_bytes(name, block)),
                         first_step=step,
                         last_step=min(step + self._ahead, self._last),
                         spilled=True,
                     )
+
+    def _halo(self, phase: Phase, pull: Pull, block: int, step: int) -> Iterator[Slot]:
+        workload, rows = self._workload, self._workload.blocks.rows(block)
+        yield Slot(
+            role="halo",
+            field=pull.field,
+            block=block,
+            size_bytes=workload.window_bytes(pull.field, workload.halo_bytes(pull, block)),
+            first_step=max(step - self._ahead, 0),
+            last_step=step,
+            loaded=True,
+        )
+        if len(workload.halo_passes(pull, block)) > 1:
+            sizes: dict[Role, int] = {"cursor": rows * CURSOR_BYTES}
+            if phase.kind == "backward":
+                sizes["partial"] = rows * pull.width * np.dtype(workload.fields[pull.field].dtype).itemsize
+            for role, size in sizes.items():
+                yield Slot(role=role, field=pull.field, block=block, size_bytes=size, first_step=step, last_step=step)
 
 
 def live_bytes(slots: list[Slot], num_steps: int) -> Array:

@@ -33,13 +33,48 @@ class HaloCounts:
         """Rows of ``block`` that all others need, a row counted once for each of them."""
         return int(self.needed[:, block].sum())
 
-    def halo_offset(self, block: int, owner: int) -> int:
-        """Where in the halo of ``block`` the rows of ``owner`` begin: halos are ordered by position."""
-        return int(self.needed[block, :owner].sum())
+    def halo_passes(self, block: int, most_rows: int) -> list[HaloPass]:
+        """The halo of ``block`` in passes of at most ``most_rows`` rows; a single one if two would do.
 
-    def pack_offset(self, owner: int, block: int) -> int:
-        """Where in the pack of ``owner`` the rows for ``block`` begin: packs are ordered by receiving block."""
-        return int(self.needed[:block, owner].sum())
+        An owner's rows are never divided.
+        """
+        rows = self.needed[block]
+        return [
+            HaloPass(owners=owners, start=int(rows[: owners.start].sum()), stop=int(rows[: owners.stop].sum()))
+            for owners in _grouped(rows, most_rows)
+        ]
+
+    def pack_groups(self, owner: int, most_rows: int) -> list[range]:
+        """The receivers of ``owner``, in groups whose rows are written together; sizes as in :meth:`halo_passes`."""
+        return _grouped(self.needed[:, owner], most_rows)
+
+    def pack_rows(self, owner: int, receivers: range) -> int:
+        """Rows that ``owner`` sends to ``receivers``."""
+        return int(self.needed[receivers.start : receivers.stop, owner].sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class HaloPass:
+    """A part of a halo that is at hand at once."""
+
+    owners: range
+    """Whose rows they are."""
+    start: int
+    """Halo rows ``start : stop``: a halo is ordered by position, hence by owner."""
+    stop: int
+
+
+def _grouped(rows: Array, most_rows: int) -> list[range]:
+    """Consecutive indices whose ``rows`` add up to at most ``most_rows``; all if they are at most twice as many."""
+    if rows.sum() <= 2 * most_rows:
+        return [range(len(rows))]
+    groups, start, size = [], 0, 0
+    for index, count in enumerate(rows.tolist()):
+        if size and size + count > most_rows:
+            groups.append(range(start, index))
+            start, size = index, 0
+        size += count
+    return [*groups, range(start, len(rows))]
 
 
 def edge_range(store: GraphStore, direction: Direction, start: int, stop: int) -> tuple[int, int]:

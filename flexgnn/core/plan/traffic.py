@@ -28,15 +28,26 @@ def transfers(workload: Workload, slots: list[Slot]) -> Iterator[Transfer]:
     """Every transfer of an epoch. What the setup loads is not among them."""
     producers = workload.producers()
     for slot in slots:
-        if slot.loaded and slot.first_step != SETUP_STEP:
-            stored = slot.role == "own" and workload.fields[slot.field].source is Source.STORE
+        if slot.role == "halo":
+            pull = workload.published[slot.field]
             yield Transfer(
-                channel="store read" if stored else "tier read",
+                channel="tier read",
                 step=slot.last_step,
-                size_bytes=slot.size_bytes,
-                calls=_halo_pieces(workload, slot) if slot.role == "halo" else 1,
+                size_bytes=workload.halo_bytes(pull, slot.block),
+                calls=int((workload.halos[pull.topology].needed[slot.block] > 0).sum()),
             )
-        if slot.spilled:
+        elif slot.role == "pack":
+            yield Transfer(
+                channel="tier write",
+                step=slot.first_step,
+                size_bytes=workload.pack_bytes(slot.field, slot.block),
+                calls=len(workload.pack_groups(slot.field, slot.block)),
+            )
+        elif slot.loaded and slot.first_step != SETUP_STEP:
+            stored = workload.fields[slot.field].source is Source.STORE
+            channel: Channel = "store read" if stored else "tier read"
+            yield Transfer(channel=channel, step=slot.last_step, size_bytes=slot.size_bytes, calls=1)
+        if slot.spilled and slot.role in ("own", "whole"):
             yield Transfer(
                 channel="tier write",
                 step=workload.step_index(producers[slot.field], max(slot.block, 0)),
@@ -45,12 +56,7 @@ def transfers(workload: Workload, slots: list[Slot]) -> Iterator[Transfer]:
             )
 
 
-def _halo_pieces(workload: Workload, slot: Slot) -> int:
-    """The number of other blocks that a halo's rows come from."""
-    return int((workload.halos[workload.published[slot.field].topology].needed[slot.block] > 0).sum())
-
-
-def phase_seconds(rates: Rates, workload: Workload, slots: list[Slot]) -> list[PhaseSeconds]:
+def phase_seconds(rates: Rates, workload: Workload, slots: list[Slot], *, overlapped: bool) -> list[PhaseSeconds]:
     """Busy seconds of each channel, phase by phase."""
     reads = [0.0] * len(workload.phases)
     writes = [0.0] * len(workload.phases)
@@ -69,6 +75,7 @@ def phase_seconds(rates: Rates, workload: Workload, slots: list[Slot]) -> list[P
             handling=handling[phase.index],
             read=reads[phase.index],
             write=writes[phase.index],
+            overlapped=overlapped,
         )
         for phase in workload.phases
     ]

@@ -147,6 +147,7 @@ class Unroller:
             direction=direction,
             topology=self._topology(direction),
             weighted=aggregation.adjacency.weighted,
+            width=self._program.widths[aggregation.output],
         )
         self._published[field] = pull
         return pull
@@ -253,6 +254,8 @@ class Unroller:
                 names = vector_names(aggregation.adjacency).transposed
                 reads += [name for name in (names.row, names.loops) if name is not None]
                 pulls.append(self._pull(gradient_name(aggregation), aggregation, "out"))
+                # Which inputs reached the maximum is seen by comparing them with it.
+                reads += [value] if aggregation.reduce == "max" else []
             reads += [partial_gradient_name(value, s.stage) for s in local_consumers(program, value, stage)]
         reads += [
             ties_name(a) for a in program.aggregations_at(stage) if a.reduce == "max" and a.input in program.needs_grad

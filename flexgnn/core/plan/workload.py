@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from flexgnn.core.plan.blocks import Blocks
-from flexgnn.core.plan.topology import Direction, HaloCounts
+from flexgnn.core.plan.topology import Direction, HaloCounts, HaloPass
 from flexgnn.core.program.program import Program
 
 PhaseKind = Literal["forward", "loss", "backward", "evaluate"]
@@ -70,6 +70,8 @@ class Pull:
     topology: Direction
     """The stored adjacency that is read: that of ``in`` for both ways where the graph is symmetric."""
     weighted: bool
+    width: int
+    """Columns of what is pulled into."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,14 @@ class Workload:
     def step_index(self, phase: Phase, block: int) -> int:
         return phase.index * self.blocks.count + block
 
+    def halo_passes(self, pull: Pull, block: int) -> list[HaloPass]:
+        """The parts in which ``block`` gets its halo: each about a block's rows, since hubs need almost everything."""
+        return self.halos[pull.topology].halo_passes(block, self.blocks.rows_per_block)
+
+    def pack_groups(self, name: str, block: int) -> list[range]:
+        """The groups of receivers for which ``block`` writes its rows of field ``name`` next to each other."""
+        return self.halos[self.published[name].topology].pack_groups(block, self.blocks.rows_per_block)
+
     def halo_bytes(self, pull: Pull, block: int) -> int:
         """Bytes of the rows of ``pull.field`` that ``block`` needs from other blocks."""
         return self.halos[pull.topology].halo_rows(block) * self.fields[pull.field].row_bytes
@@ -136,6 +146,10 @@ class Workload:
     def pack_bytes(self, name: str, block: int) -> int:
         """Bytes of the rows of field ``name`` that other blocks need from ``block``."""
         return self.halos[self.published[name].topology].sent_rows(block) * self.fields[name].row_bytes
+
+    def window_bytes(self, name: str, total_bytes: int) -> int:
+        """Memory through which ``total_bytes`` of a halo or pack of field ``name`` go: two passes, or all of it."""
+        return min(total_bytes, 2 * self.blocks.rows_per_block * self.fields[name].row_bytes)
 
     def producers(self) -> dict[str, Phase]:
         """The phase that writes each field of :attr:`Source.STEP`."""

@@ -60,8 +60,14 @@ def node_vectors(
     degree_vectors(indptr, indices, used_weights, first_row, adjacency.self_loop_weight or 0.0, loops, sums)
     vectors = {} if names.loops is None else {names.loops: loops}
     if names.row is not None:
-        vectors[names.row] = _inverse_sqrt(sums) if adjacency.normalization == "gcn" else 1 / np.maximum(sums, 1)
+        vectors[names.row] = _inverse_sqrt(sums) if adjacency.normalization == "gcn" else _inverse_count(sums)
     return vectors
+
+
+def _inverse_count(sums: Array) -> Array:
+    """``1 / max(sums, 1)``: the mean over no neighbours is 0."""
+    inverse: Array = np.float32(1) / np.maximum(sums, np.float32(1))
+    return inverse
 
 
 def _inverse_sqrt(sums: Array) -> Array:

@@ -59,7 +59,7 @@ def lowers(conv_class: type, *aggrs: Aggr) -> Callable[[Rule], Rule]:
 @lowers(GCNConv, "sum")
 def _gcn(conv: Any, aggr: Aggr, x: Proxy, edge_weight: Proxy | None) -> Proxy:
     """Kipf and Welling 2017, equation 2, as ``gcn_norm`` of PyG computes it."""
-    # PyG fills loops into given weights; without weights it adds loops first and then makes every weight 1, ``improved`` or not.
+    # PyG fills loops into given weights; without weights, it makes all of them 1 afterwards, ``improved`` or not.
     fill = 2.0 if conv.improved and edge_weight is not None else 1.0
     adjacency = Adjacency(
         weighted=edge_weight is not None,

@@ -2,10 +2,14 @@
 
 Shape legend: B rows of a block, T rows of a tile, L rows at hand locally, H halo rows, D width, E edges of the block.
 
-Every kernel reads rows from two arrays: index ``j < L`` is row ``j`` of ``local`` (L x D), any other is row
-``j - L`` of ``halo`` (H x D). A graph that is resident as a whole has no halo. The block's adjacency is
-``indptr`` (B + 1, absolute positions; the block's edges start at ``indptr[0]``) and ``indices`` (E). ``own`` is
-the local index of the block's row 0. Kernels run without the GIL, so that threads can work on different tiles.
+Every kernel reads rows from two arrays: index ``j < L`` is row ``j`` of ``local`` (L x D), any other is halo row
+``j - L``. A graph that is resident as a whole has no halo. The block's adjacency is ``indptr`` (B + 1, absolute
+positions; the block's edges start at ``indptr[0]``) and ``indices`` (E); tile row t is block row ``first + t``.
+
+A halo may be too large to be at hand at once. Then it comes in passes, in ascending order: ``halo`` holds the rows
+``halo_start : halo_stop`` of it. Each row goes on where ``cursor`` (B, edges done) says, stops at its first edge to a
+later halo row, and leaves that in ``next_cursor``. As edges are sorted, the order of summation is that of a single
+pass, and so are the bits. Kernels run without the GIL, so that threads can work on different tiles.
 """
 
 from __future__ import annotations
@@ -18,6 +22,9 @@ from flexgnn.core.tier import Array
 NO_VECTOR = np.empty(0, dtype=np.float32)
 """Stands for edge weights, loop weights or row scales that an aggregation has not."""
 
+NO_CURSOR = np.empty(0, dtype=np.int64)
+"""Stands for the cursors of a single pass."""
+
 _compile = numba.njit(nogil=True, cache=True, fastmath={"contract"}, boundscheck=False)
 
 
@@ -25,6 +32,11 @@ _compile = numba.njit(nogil=True, cache=True, fastmath={"contract"}, boundscheck
 def pull_sum(
     local: Array,
     halo: Array,
+    halo_start: int,
+    halo_stop: int,
+    cursor: Array,
+    next_cursor: Array,
+    last_pass: bool,
     indptr: Array,
     indices: Array,
     weights: Array,
@@ -37,7 +49,8 @@ def pull_sum(
     """``out[t] = row_scale[r] * (loops[r] * z[r] + sum over j of weights[r, j] * z[j])`` for ``r = first + t``.
 
     ``out`` is T x D float32. ``weights`` (E), ``loops`` (B) and ``row_scale`` (B) may be empty: weights and scales of
-    1, and the graph's own loops. With ``loops``, the graph's own loops are passed over.
+    1, and the graph's own loops. With ``loops``, the graph's own loops are passed over. ``own`` is the local index of
+    block row 0. The first pass is the one with ``halo_start`` 0. The cursors may be empty if it is also the last.
     """
     rows, width = out.shape
     num_local = local.shape[0]
@@ -46,22 +59,32 @@ def pull_sum(
     has_loops = loops.shape[0] > 0
     for t in range(rows):
         r = first + t
-        loop_weight = loops[r] if has_loops else np.float32(0)
-        for c in range(width):
-            out[t, c] = loop_weight * local[own + r, c] if has_loops else np.float32(0)
-        for e in range(indptr[r] - base, indptr[r + 1] - base):
+        e = indptr[r] - base
+        if halo_start == 0:
+            loop_weight = loops[r] if has_loops else np.float32(0)
+            for c in range(width):
+                out[t, c] = loop_weight * local[own + r, c] if has_loops else np.float32(0)
+        else:
+            e = cursor[r]
+        end = indptr[r + 1] - base
+        while e < end:
             j = indices[e]
-            if has_loops and j == own + r:
-                continue
             weight = weights[e] if has_weights else np.float32(1)
             if j < num_local:
-                for c in range(width):
-                    out[t, c] += weight * local[j, c]
+                if not (has_loops and j == own + r):
+                    for c in range(width):
+                        out[t, c] += weight * local[j, c]
             else:
                 j -= num_local
+                if j >= halo_stop:
+                    break
+                j -= halo_start
                 for c in range(width):
                     out[t, c] += weight * halo[j, c]
-        if row_scale.shape[0] > 0:
+            e += 1
+        if not last_pass:
+            next_cursor[r] = e
+        elif row_scale.shape[0] > 0:
             scale = row_scale[r]
             for c in range(width):
                 out[t, c] *= scale
@@ -69,52 +92,93 @@ def pull_sum(
 
 @_compile
 def pull_max(
-    local: Array, halo: Array, indptr: Array, indices: Array, own: int, first: int, out: Array, ties: Array
+    local: Array,
+    halo: Array,
+    halo_start: int,
+    halo_stop: int,
+    cursor: Array,
+    next_cursor: Array,
+    last_pass: bool,
+    indptr: Array,
+    indices: Array,
+    first: int,
+    out: Array,
+    ties: Array,
 ) -> None:
     """``out[t] = max over j of z[j]``, elementwise, 0 without neighbours; ``ties``: how many j reach it.
 
-    ``out`` and ``ties`` are T x D float32. Edges that occur twice count twice, as in PyG.
+    ``out`` and ``ties`` are T x D float32. Edges that occur twice count twice, as in PyG. Passes as in
+    :func:`pull_sum`.
     """
     rows, width = out.shape
     num_local = local.shape[0]
     base = indptr[0]
     for t in range(rows):
-        begin, end = indptr[first + t] - base, indptr[first + t + 1] - base
-        for c in range(width):
-            out[t, c] = np.float32(0) if begin == end else np.float32(-np.inf)
-            ties[t, c] = np.float32(0)
-        for e in range(begin, end):
+        e, end = indptr[first + t] - base, indptr[first + t + 1] - base
+        if halo_start == 0:
+            for c in range(width):
+                out[t, c] = np.float32(0) if e == end else np.float32(-np.inf)
+                ties[t, c] = np.float32(0)
+        else:
+            e = cursor[first + t]
+        while e < end:
             j = indices[e]
-            row = local[j] if j < num_local else halo[j - num_local]
+            if j >= num_local + halo_stop:
+                break
+            row = local[j] if j < num_local else halo[j - num_local - halo_start]
             for c in range(width):
                 if row[c] > out[t, c]:
                     out[t, c] = row[c]
                     ties[t, c] = np.float32(1)
                 elif row[c] == out[t, c]:
                     ties[t, c] += np.float32(1)
+            e += 1
+        if not last_pass:
+            next_cursor[first + t] = e
 
 
 @_compile
 def pull_max_gradient(
-    local: Array, halo: Array, indptr: Array, indices: Array, first: int, value: Array, out: Array
+    local: Array,
+    halo: Array,
+    halo_start: int,
+    halo_stop: int,
+    cursor: Array,
+    next_cursor: Array,
+    last_pass: bool,
+    indptr: Array,
+    indices: Array,
+    first: int,
+    value: Array,
+    out: Array,
 ) -> None:
     """Gradient of :func:`pull_max` for its input rows, pulled over out-edges.
 
     ``local`` and ``halo`` have 2 D columns: of each receiver, the output's gradient divided by its ties, then the
-    output. ``value`` (T x D) are the input rows ``first : first + T`` of the block; ``out`` (T x D) their gradients.
+    output. ``value`` (T x D) are the input rows of the tile; ``out`` (T x D) their gradients. Passes as in
+    :func:`pull_sum`.
     """
     rows, width = out.shape
     num_local = local.shape[0]
     base = indptr[0]
     for t in range(rows):
-        for c in range(width):
-            out[t, c] = np.float32(0)
-        for e in range(indptr[first + t] - base, indptr[first + t + 1] - base):
+        e, end = indptr[first + t] - base, indptr[first + t + 1] - base
+        if halo_start == 0:
+            for c in range(width):
+                out[t, c] = np.float32(0)
+        else:
+            e = cursor[first + t]
+        while e < end:
             i = indices[e]
-            row = local[i] if i < num_local else halo[i - num_local]
+            if i >= num_local + halo_stop:
+                break
+            row = local[i] if i < num_local else halo[i - num_local - halo_start]
             for c in range(width):
                 if row[width + c] == value[t, c]:
                     out[t, c] += row[c]
+            e += 1
+        if not last_pass:
+            next_cursor[first + t] = e
 
 
 @_compile

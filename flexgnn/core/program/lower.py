@@ -28,8 +28,8 @@ def lower(model: torch.nn.Module, *, num_features: int, weighted: bool) -> Progr
     The model is left as it is: its modes, attributes and random state. Which parameters are trainable is read now.
 
     Args:
-        model: ``forward(x, edge_index)`` or ``forward(x, edge_index, edge_weight)`` to one N x C tensor of logits, built
-            from convolutions with a rule (see :mod:`flexgnn.core.program.convs`) and row-local operations.
+        model: ``forward(x, edge_index)`` or ``forward(x, edge_index, edge_weight)`` to one N x C tensor of logits,
+            built from convolutions with a rule (see :mod:`flexgnn.core.program.convs`) and row-local operations.
         num_features: columns of ``x``.
         weighted: whether the graph has edge weights. A model or convolution that takes none ignores them, as in PyG.
 

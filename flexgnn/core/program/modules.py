@@ -61,7 +61,7 @@ def _why_not(module: nn.Module) -> tuple[str, str]:
     if "dropout" in cls.__name__.lower() or isinstance(module, nn.RReLU):
         return "draws random numbers that FlexGNN can't draw again for a part of the rows", "use Dropout or LeakyReLU"
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
-        return "is recurrent, which FlexGNN can't lower", "use another layer; for jk='lstm', jk='cat', 'max' or 'last'"
+        return "is recurrent, which FlexGNN can't lower", "use another layer; for jk: 'cat', 'max' or 'last'"
     if isinstance(module, nn.MultiheadAttention):
         return "attends across rows", "use GCN, GraphSAGE or GIN convolutions"
     names = ", ".join(sorted({listed.__name__ for listed in (*_RULES, *_FOLDED)}))

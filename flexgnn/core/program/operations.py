@@ -152,11 +152,12 @@ def _never(node: Node, operands: Operands) -> str | None:
 
 
 _ELEMENTWISE = (
-    "abs", "add", "celu", "clamp", "clip", "clone", "contiguous", "cos", "div", "elu", "eq", "erf", "exp", "expm1", "ge",
-    "gelu", "gt", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "le", "leaky_relu", "log", "log1p", "log2",
-    "logsigmoid", "lt", "maximum", "minimum", "mish", "mul", "multiply", "ne", "neg", "pow", "reciprocal", "relu", "relu6",
-    "rsqrt", "rsub", "selu", "sigmoid", "sign", "silu", "sin", "softplus", "softshrink", "softsign", "sqrt", "square",
-    "sub", "subtract", "tanh", "tanhshrink", "threshold", "true_divide", "truediv", "where",
+    "abs", "add", "celu", "clamp", "clip", "clone", "contiguous", "cos", "div", "elu", "eq", "erf", "exp",
+    "expm1", "ge", "gelu", "gt", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "le", "leaky_relu", "log",
+    "log1p", "log2", "logsigmoid", "lt", "maximum", "minimum", "mish", "mul", "multiply", "ne", "neg", "pow",
+    "reciprocal", "relu", "relu6", "rsqrt", "rsub", "selu", "sigmoid", "sign", "silu", "sin", "softplus",
+    "softshrink", "softsign", "sqrt", "square", "sub", "subtract", "tanh", "tanhshrink", "threshold",
+    "true_divide", "truediv", "where",
 )  # fmt: skip
 
 OPERATIONS: dict[str, Rule] = {

@@ -27,6 +27,8 @@ def operation(node: Node) -> str:
     if node.op == "call_module":
         return locate(node)
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    if node.target is getattr:
+        name = str(node.args[1])
     return f"{name!r} in {locate(node)}"
 
 

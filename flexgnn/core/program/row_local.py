@@ -57,15 +57,16 @@ def check_rows(root: torch.nn.Module, graph: Graph, num_features: int) -> dict[N
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(PROBE_ROWS, num_features, generator=generator)
     inputs = {FEATURES: probe, ROWS: EVALUATION}
-    checker = _Checker(module, garbage_collect_values=False)
+    checker = _Checker(module)
     with torch.no_grad():
         checker.run(*(inputs.get(str(node.target)) for node in module.graph.nodes if node.op == "placeholder"))
     return {node: checker.facts[copy] for node, copy in zip(graph.nodes, module.graph.nodes, strict=True)}
 
 
 class _Checker(Interpreter):
-    def __init__(self, module: torch.fx.GraphModule, garbage_collect_values: bool) -> None:
-        super().__init__(module, garbage_collect_values)
+    def __init__(self, module: torch.fx.GraphModule) -> None:
+        super().__init__(module)
+        self.extra_traceback = False  # it would be appended to the messages of refusals
         self.facts: dict[Node, Fact] = {}
 
     def run_node(self, n: Node) -> Any:
@@ -152,6 +153,13 @@ class _Checker(Interpreter):
 
     def _check_output(self, node: Node) -> None:
         output = node.args[0]
-        if not isinstance(output, Node) or output.op == "placeholder" or not self.facts[output].is_value:
-            found = self.facts[output].shape if isinstance(output, Node) else f"{type(output).__name__}"
-            raise refuse("the model", f"returns {found}", "it must return one float32 tensor of N rows and C classes")
+        if isinstance(output, Node):
+            fact = self.facts[output]
+            computed = fact.stage is not None and output.op != "placeholder"
+            if computed and fact.is_value:
+                return
+            shape = ", ".join(["N", *map(str, (fact.shape or ())[1:])])
+            found = f"a tensor of shape ({shape})" if computed else "its input, or what doesn't depend on it"
+        else:
+            found = f"a {type(output).__name__}"
+        raise refuse("the model", f"returns {found}", "it must return one float32 tensor of N rows and C classes")

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node, Proxy, Tracer
 from torch_geometric.nn import Sequential
-from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.nn.conv import MessagePassing
 
 from flexgnn.core.errors import LoweringError
@@ -84,7 +83,7 @@ class _Tracer(Tracer):
         if isinstance(m, MessagePassing):
             return False
         is_norm = type(m).__module__.startswith("torch_geometric.nn.norm")
-        return is_norm or isinstance(m, Aggregation) or super().is_leaf_module(m, module_qualified_name)
+        return is_norm or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self, m: torch.nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -132,7 +131,7 @@ def trace(root: torch.nn.Module, *, training: bool) -> Graph:
         what = describe(*stack[-1]) if stack else type(model).__name__
         raise refuse(
             what,
-            f"can't be traced: {error}",
+            f"can't be traced ({type(error).__name__}: {str(error).partition('. ')[0]})",
             "its forward must take (x, edge_index[, edge_weight]) and not branch on, loop over or convert tensors",
         ) from error
     _check_constants(graph, type(model))

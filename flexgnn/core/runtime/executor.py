@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import TracebackType
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.workload import Pull, Step, topology_fields
-from flexgnn.core.program.kernels import NO_VECTOR
+from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR
 from flexgnn.core.program.program import RowContext
 from flexgnn.core.runtime.events import Listener, SetupFinished, StepFinished
 from flexgnn.core.runtime.memory import Memory, opening_and_closing
@@ -120,10 +120,10 @@ class Executor:
         """Compute one step, tile by tile, and hand on what it made."""
         phase, block = step.phase, step.block
         self.memory.ledger.take(phase.workspace_bytes, "The workspace of a step")
-        self.movement.finish_halos(step)
         data = self._data(step)
-        first_row = self._workload.blocks.start(block)
         start = time.perf_counter()
+        data = self._pull_all_but_last(data, step)
+        first_row = self._workload.blocks.start(block)
 
         def work(tile: tuple[int, int]) -> TileResult:
             rows = RowContext(start=first_row + tile[0], seed=seed, epoch=epoch, training=phase.training)
@@ -134,9 +134,8 @@ class Executor:
             totals.add(result)
             if sink is not None and result.logits is not None:
                 sink(first_row + tile[0], result.logits)
-        self._fill_packs(step)
+        self.movement.write_behind(step, self._gather)
         end = time.perf_counter()
-        self.movement.write_behind(step)
         live_bytes = self.memory.ledger.used_bytes
         self.memory.ledger.give_back(phase.workspace_bytes)
         self._listener(
@@ -154,31 +153,73 @@ class Executor:
         )
 
     def _data(self, step: Step) -> StepData:
-        """The arrays of a step; waits for their loads."""
+        """The arrays of a step, halos excepted; waits for their loads."""
         phase, block = step.phase, step.block
         names = dict.fromkeys((*phase.reads, *phase.writes))
-        rows = {name: self.memory.rows(name, block) for name in names}
-        neighbors = {pull.field: self._neighbors(pull, block) for pull in phase.pulls}
-        return StepData(phase=phase, rows=rows, neighbors=neighbors)
+        pulls = {pull.field: pull for pull in phase.pulls}
+        return StepData(
+            phase=phase,
+            rows={name: self.memory.rows(name, block) for name in names},
+            neighbors={name: self._neighbors(pull, block) for name, pull in pulls.items()},
+            partial={
+                name: self.memory.exchanged("partial", name, block)
+                for name in pulls
+                if self.memory.find("partial", name, block) is not None
+            },
+        )
 
     def _neighbors(self, pull: Pull, block: int) -> Neighbors:
-        packed = self._plan.decisions.access[pull.field] == "packed"
+        packed = self._packed(pull)
         topology = [self.memory.rows(name, block) for name in topology_fields(pull, packed)]
         indptr, indices, weights = (*topology, NO_VECTOR)[:3]
-        if packed:
-            local, halo, own = self.memory.rows(pull.field, block), self.memory.exchanged("halo", pull.field, block), 0
-        else:
-            local, own = self.memory.whole(pull.field), self._workload.blocks.start(block)
-            halo = local[:0]
-        return Neighbors(local=local, halo=halo, indptr=indptr, indices=indices, weights=weights, own=own)
+        local = self.memory.rows(pull.field, block) if packed else self.memory.whole(pull.field)
+        return Neighbors(
+            local=local,
+            halo=local[:0],
+            halo_start=0,
+            halo_stop=0,
+            cursor=NO_CURSOR,
+            next_cursor=NO_CURSOR,
+            last_pass=True,
+            indptr=indptr,
+            indices=indices,
+            weights=weights,
+            own=0 if packed else self._workload.blocks.start(block),
+        )
 
-    def _fill_packs(self, step: Step) -> None:
-        """Put the rows that other blocks will pull next to each other."""
-        for name in step.phase.writes:
-            if self._plan.decisions.access.get(name) == "packed":
-                rows = self.memory.rows(name, step.block)
-                sends = self.memory.rows(f"{self._workload.published[name].topology}/sends", step.block)
-                self._gather(rows, sends, self.memory.exchanged("pack", name, step.block))
+    def _packed(self, pull: Pull) -> bool:
+        return self._plan.decisions.access[pull.field] == "packed"
+
+    def _pull_all_but_last(self, data: StepData, step: Step) -> StepData:
+        """Make every pass of the step's pulls but the last; return the data of the last."""
+        ready = dict(data.neighbors)
+        for pull in {pull.field: pull for pull in step.phase.pulls}.values():
+            if self._packed(pull):
+                for neighbors in self._passes(pull, step.block, data.neighbors[pull.field]):
+                    ready[pull.field] = neighbors
+                    if not neighbors.last_pass:
+                        self._advance(replace(data, neighbors=ready), pull.field, step.block)
+        return replace(data, neighbors=ready)
+
+    def _passes(self, pull: Pull, block: int, neighbors: Neighbors) -> Iterator[Neighbors]:
+        cursors = [NO_CURSOR, NO_CURSOR]
+        if self.memory.find("cursor", pull.field, block) is not None:
+            cursors = np.split(self.memory.exchanged("cursor", pull.field, block), 2)
+        last = self._workload.halo_passes(pull, block)[-1]
+        for number, (part, halo) in enumerate(self.movement.halo_passes(pull, block)):
+            yield replace(
+                neighbors,
+                halo=halo,
+                halo_start=part.start,
+                halo_stop=part.stop,
+                cursor=cursors[number % 2],
+                next_cursor=cursors[1 - number % 2],
+                last_pass=part == last,
+            )
+
+    def _advance(self, data: StepData, field: str, block: int) -> None:
+        tiles = self._workload.blocks.tiles(block)
+        list(self._pool.map(lambda tile: self._runner.advance(data, field, tile), tiles))
 
     def _gather(self, rows: Array, chosen: Array, out: Array) -> None:
         """``out = rows[chosen]``, a part for each thread."""

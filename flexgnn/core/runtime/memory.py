@@ -77,9 +77,12 @@ class Memory:
         slot = self._plan.slots[index]
         field = self._plan.workload.fields[slot.field]
         offset = self._plan.offsets[index]
-        dtype = np.dtype(field.dtype)
-        flat = self._arena[offset : offset + slot.size_bytes].view(dtype)
-        return flat if field.width is None else flat.reshape(-1, field.width)
+        flat = self._arena[offset : offset + slot.size_bytes]
+        if slot.role == "cursor":
+            return flat.view(np.int64)
+        flat = flat.view(np.dtype(field.dtype))
+        width = self._plan.workload.published[slot.field].width if slot.role == "partial" else field.width
+        return flat if width is None else flat.reshape(-1, width)
 
 
 def opening_and_closing(slots: tuple[Slot, ...], steps: range) -> tuple[dict[int, list[int]], dict[int, list[int]]]:

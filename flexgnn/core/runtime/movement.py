@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.slots import Slot
-from flexgnn.core.plan.workload import Source, Step
+from flexgnn.core.plan.topology import HaloPass
+from flexgnn.core.plan.workload import Pull, Source, Step
 from flexgnn.core.runtime.events import Listener
+from flexgnn.core.runtime.halos import HaloStream, PackStream
 from flexgnn.core.runtime.memory import Memory
 from flexgnn.core.runtime.setup import own_key, pack_key, read_own
 from flexgnn.core.runtime.storage import Storage
 from flexgnn.core.runtime.transfers import Transfers
 from flexgnn.core.tier import Array
+
+Gather = Callable[[Array, Array, Array], None]
+"""``gather(rows, chosen, out)``: ``out = rows[chosen]``."""
 
 
 class Movement:
@@ -32,7 +37,7 @@ class Movement:
         self._plan, self._store, self._stored, self._memory = plan, store, storage, memory
         self._workload = plan.workload
         self._transfers = Transfers(listener, clock_start)
-        self._late_pieces: dict[int, list[int]] = {}
+        self._halos: dict[tuple[str, int], HaloStream] = {}
         self._writes: dict[str, Future[None]] = {}
         self._producers = plan.workload.producers()
 
@@ -50,81 +55,89 @@ class Movement:
         assert self._stored is not None, "a plan that spills runs with a storage tier"
         return self._stored
 
+    # In
+
     def begin(self, index: int, now: Step) -> None:
         """Open slot ``index`` at the start of step ``now``, and start its load."""
         slot = self._plan.slots[index]
         array = self._memory.open(index)
-        if not slot.loaded:
-            return
         if slot.role == "halo":
-            self._begin_halo(index, slot, array, now)
-        elif self._workload.fields[slot.field].source is Source.STORE:
-            read = _stored_read(self._store, self._plan, slot, array)
+            self._begin_halo(slot, array, now)
+        elif slot.loaded:
             key = own_key(slot.field, slot.block)
-            self._memory.expect(index, self._transfers.read("store read", key, slot.size_bytes, read, ()))
-        else:
-            key = own_key(slot.field, slot.block)
-            self._read_blob(index, key, 0, array)
+            if self._workload.fields[slot.field].source is Source.STORE:
+                read = _stored_read(self._store, self._plan, slot, array)
+                self._memory.expect(index, self._transfers.read("store read", key, array.nbytes, read, ()))
+            else:
+                self._memory.expect(index, self._read_blob(key, 0, array))
 
-    def _read_blob(self, index: int, key: str, first_row: int, array: Array) -> None:
+    def halo_passes(self, pull: Pull, block: int) -> Iterator[tuple[HaloPass, Array]]:
+        """The halo of ``block`` for ``pull``, part by part."""
+        return self._halos.pop((pull.field, block)).passes()
+
+    def _read_blob(self, key: str, first_row: int, array: Array) -> Future[None]:
         storage = self._storage
         write = self._writes.get(key)
-        transfer = self._transfers.read(
-            "tier read",
-            key,
-            array.nbytes,
-            lambda: storage.get_rows(key, first_row, array),
-            () if write is None else (write,),
+        after = () if write is None else (write,)
+        return self._transfers.read(
+            "tier read", key, array.nbytes, lambda: storage.get_rows(key, first_row, array), after
         )
-        self._memory.expect(index, transfer)
 
-    def _begin_halo(self, index: int, slot: Slot, array: Array, now: Step) -> None:
-        """Load the pieces of a halo that exist; what a step from ``now`` on makes is left to :meth:`finish_halos`."""
-        halos = self._workload.halos[self._workload.published[slot.field].topology]
-        producer = self._producers.get(slot.field)
-        late = []
-        for owner in range(self._workload.blocks.count):
-            if halos.needed[slot.block, owner] == 0:
-                continue
-            if producer is not None and self._workload.step_index(producer, owner) >= now.index:
-                late.append(owner)
-            else:
-                self._read_piece(index, slot, array, owner)
-        if late:
-            self._late_pieces[index] = late
+    def _begin_halo(self, slot: Slot, array: Array, now: Step) -> None:
+        """Load what exists of a halo's first passes; what a step from ``now`` on makes follows when it is asked for."""
+        name, block = slot.field, slot.block
+        pull, producer = self._workload.published[name], self._producers.get(name)
+        needed = self._workload.halos[pull.topology].needed
 
-    def _read_piece(self, index: int, slot: Slot, array: Array, owner: int) -> None:
-        halos = self._workload.halos[self._workload.published[slot.field].topology]
-        begin = halos.halo_offset(slot.block, owner)
-        piece = array[begin : begin + int(halos.needed[slot.block, owner])]
-        self._read_blob(index, pack_key(slot.field, owner), halos.pack_offset(owner, slot.block), piece)
+        def read_piece(owner: int, piece: Array) -> Future[None]:
+            groups = self._workload.pack_groups(name, owner)
+            group = next(g for g, receivers in enumerate(groups) if block in receivers)
+            first_row = int(needed[groups[group].start : block, owner].sum())
+            return self._read_blob(pack_key(name, owner, group), first_row, piece)
 
-    def finish_halos(self, step: Step) -> None:
-        """Load the pieces of this step's halos that did not exist when their slots opened."""
-        for pull in step.phase.pulls:
-            index = self._memory.find("halo", pull.field, step.block)
-            if index is not None and index in self._late_pieces:
-                slot = self._plan.slots[index]
-                array = self._memory.array(index)
-                for owner in self._late_pieces.pop(index):
-                    self._read_piece(index, slot, array, owner)
+        stream = HaloStream(self._workload, pull, block, array, read_piece)
+        stream.start(lambda owner: producer is None or self._workload.step_index(producer, owner) < now.index)
+        self._halos[name, block] = stream
 
-    def write_behind(self, step: Step) -> None:
+    # Out
+
+    def write_behind(self, step: Step, gather: Gather) -> None:
         """Start writing what this step made and later steps will load."""
         block = step.block
         for name in step.phase.writes:
             pack = self._memory.find("pack", name, block)
             if pack is not None:
-                self._write(pack, pack_key(name, block), self._memory.array(pack))
+                self._write_pack(pack, name, block, gather)
             for index in (self._memory.find("own", name, block), self._memory.find("whole", name, -1)):
                 if index is not None and self._plan.slots[index].spilled:
-                    self._write(index, own_key(name, block), self._memory.rows(name, block))
+                    write = self._write(own_key(name, block), self._memory.rows(name, block))
+                    self._memory.expect(index, write)
 
-    def _write(self, index: int, key: str, array: Array) -> None:
+    def _write_pack(self, index: int, name: str, block: int, gather: Gather) -> None:
+        """Put the rows that other blocks will pull next to each other, and write them."""
+        halos = self._workload.halos[self._workload.published[name].topology]
+        rows = self._memory.rows(name, block)
+        sends = self._memory.rows(f"{self._workload.published[name].topology}/sends", block)
+        stream = PackStream(
+            self._memory.array(index),
+            self._workload.blocks.rows_per_block,
+            lambda group, packed: self._write(pack_key(name, block, group), packed),
+        )
+        first = 0
+
+        def gather_next(out: Array) -> None:
+            gather(rows, sends[first : first + len(out)], out)
+
+        for receivers in self._workload.pack_groups(name, block):
+            count = halos.pack_rows(block, receivers)
+            self._memory.expect(index, stream.send(count, gather_next))
+            first += count
+
+    def _write(self, key: str, array: Array) -> Future[None]:
         storage = self._storage
         write = self._transfers.write(key, array.nbytes, lambda: storage.put(key, array))
         self._writes[key] = write
-        self._memory.expect(index, write)
+        return write
 
 
 def _stored_read(store: GraphStore, plan: Plan, slot: Slot, array: Array) -> Callable[[], None]:

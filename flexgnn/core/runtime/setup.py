@@ -24,9 +24,9 @@ def own_key(field: str, block: int) -> str:
     return f"{field}/{block}"
 
 
-def pack_key(field: str, block: int) -> str:
-    """Under which the rows that others need of a block are stored."""
-    return f"{field}/pack/{block}"
+def pack_key(field: str, block: int, group: int) -> str:
+    """Under which the rows that a group of receivers needs of a block are stored."""
+    return f"{field}/pack/{block}/{group}"
 
 
 def read_own(store: GraphStore, plan: Plan, name: str, block: int, out: Array) -> None:
@@ -111,9 +111,14 @@ class Setup:
     def _stage_packs(self, direction: Direction, owner: int, sends: Array) -> None:
         """Write out the rows of stored fields that ``owner`` owes to the others."""
         for name in self._plan.staged_packs:
-            if self._workload.published[name].topology == direction:
-                assert self._storage is not None
-                field = self._workload.fields[name]
-                rows = np.empty(field.shape(owner), dtype=field.dtype)
-                read_own(self._store, self._plan, name, owner, rows)
-                self._storage.put(pack_key(name, owner), rows[sends])
+            if self._workload.published[name].topology != direction:
+                continue
+            assert self._storage is not None
+            field = self._workload.fields[name]
+            rows = np.empty(field.shape(owner), dtype=field.dtype)
+            read_own(self._store, self._plan, name, owner, rows)
+            first = 0
+            for group, receivers in enumerate(self._workload.pack_groups(name, owner)):
+                count = self._workload.halos[direction].pack_rows(owner, receivers)
+                self._storage.put(pack_key(name, owner, group), rows[sends[first : first + count]])
+                first += count

@@ -6,6 +6,7 @@ be in work at once; what they sum into (loss, parameter gradients) they return, 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,10 +35,15 @@ from flexgnn.core.tier import Array
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Neighbors:
-    """The rows that a block pulls from, as the kernels want them (``kernels.py``)."""
+    """The rows that a block pulls from in one pass, as the kernels want them (``kernels.py``)."""
 
     local: Array
     halo: Array
+    halo_start: int
+    halo_stop: int
+    cursor: Array
+    next_cursor: Array
+    last_pass: bool
     indptr: Array
     indices: Array
     weights: Array
@@ -52,7 +58,9 @@ class StepData:
     rows: dict[str, Array]
     """Fields at the block's rows (B x D, or B), read or written."""
     neighbors: dict[str, Neighbors]
-    """By pulled field."""
+    """By pulled field: of the pass that is under way."""
+    partial: dict[str, Array]
+    """Sums (B x D) of pulls in several passes, by pulled field, where they are not a field of their own."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,48 +81,51 @@ class TileRunner:
     def __init__(self, program: Program, num_training: int) -> None:
         self._program, self._num_training = program, num_training
 
-    def run(self, data: StepData, tile: tuple[int, int], rows: RowContext) -> TileResult:
-        """One tile (rows of the block, from and to) of a step."""
+    def advance(self, data: StepData, field: str, tile: tuple[int, int]) -> None:
+        """One pass of the pulls from ``field`` on one tile, when it is not the last."""
         view = _TileView(data, tile)
-        if data.phase.kind == "loss":
+        if view.phase.kind == "backward":
+            for value in self._segment(view).outputs:
+                for aggregation in consumers(self._program, value):
+                    if gradient_name(aggregation) == field:
+                        self._pull_gradient(view, aggregation, view.partial(field))
+        else:
+            self._aggregate(view, [field])
+
+    def run(self, data: StepData, tile: tuple[int, int], rows: RowContext) -> TileResult:
+        """One tile (rows of the block, from and to) of a step, with the last pass of its pulls."""
+        view = _TileView(data, tile)
+        if view.phase.kind == "loss":
             return self._loss(view, rows)
-        if data.phase.kind == "backward":
+        if view.phase.kind == "backward":
             return self._backward(view, rows)
         return self._forward(view, rows)
 
     def _segment(self, view: _TileView) -> Segment:
         return self._program.segments[view.phase.stage]
 
-    def _values(self, view: _TileView, segment: Segment, prefix: str = "") -> NamedTensors:
-        return {name: view.tensor(prefixed(name, prefix)) for name in segment.inputs}
+    def _values(self, view: _TileView, segment: Segment) -> NamedTensors:
+        return {name: view.tensor(prefixed(name, view.prefix)) for name in segment.inputs}
 
     # Forward
 
-    def _aggregate(self, view: _TileView, prefix: str) -> None:
+    def _aggregate(self, view: _TileView, fields: Collection[str]) -> None:
+        """A pass of this stage's aggregations that pull from ``fields``."""
         for aggregation in self._program.aggregations_at(view.phase.stage):
-            source = prefixed(published_name(aggregation.input, aggregation), prefix)
-            out = view.rows(prefix + aggregation.output)
+            source = prefixed(published_name(aggregation.input, aggregation), view.prefix)
+            if source not in fields:
+                continue
+            out = view.rows(view.prefix + aggregation.output)
             if aggregation.reduce == "max":
-                neighbors = view.data.neighbors[source]
-                ties = view.rows(ties_name(aggregation)) if view.has(ties_name(aggregation)) else np.empty_like(out)
-                pull_max(
-                    neighbors.local,
-                    neighbors.halo,
-                    neighbors.indptr,
-                    neighbors.indices,
-                    neighbors.own,
-                    view.first,
-                    out,
-                    ties,
-                )
+                name = ties_name(aggregation)
+                view.pull_max(source, out, view.rows(name) if view.has(name) else np.empty_like(out))
             else:
-                view.pull(source, vector_names(aggregation.adjacency), out)
+                view.pull_sum(source, vector_names(aggregation.adjacency), out)
 
     def _forward(self, view: _TileView, rows: RowContext) -> TileResult:
-        program, segment = self._program, self._segment(view)
-        prefix = EVALUATION if view.phase.kind == "evaluate" else ""
-        self._aggregate(view, prefix)
-        outputs = run_forward(segment, self._values(view, segment, prefix), rows)
+        program, segment, prefix = self._program, self._segment(view), view.prefix
+        self._aggregate(view, view.data.neighbors)
+        outputs = run_forward(segment, self._values(view, segment), rows)
         if segment.stage == program.last_stage:
             logits = outputs[program.logits]
             return TileResult(logits=logits, correct=self._correct(view, logits))
@@ -135,7 +146,7 @@ class TileRunner:
 
     def _loss(self, view: _TileView, rows: RowContext) -> TileResult:
         logits_name = self._program.logits
-        self._aggregate(view, "")
+        self._aggregate(view, view.data.neighbors)
         loss, correct = 0.0, (0, 0, 0)
 
         def gradients_of(outputs: NamedTensors) -> NamedTensors:
@@ -190,17 +201,18 @@ class TileRunner:
         return torch.zeros_like(output) if total is None else total
 
     def _pulled_gradient(self, view: _TileView, aggregation: Aggregation, output: Tensor) -> Tensor:
-        gradient = torch.empty(output.shape)
-        source, out = gradient_name(aggregation), gradient.numpy()
+        """The gradient that reaches a value through an aggregation of it: the last pass, and the sum."""
+        name = gradient_name(aggregation)
+        sums = view.partial(name) if name in view.data.partial else torch.empty(output.shape).numpy()
+        self._pull_gradient(view, aggregation, sums)
+        return torch.from_numpy(sums)
+
+    def _pull_gradient(self, view: _TileView, aggregation: Aggregation, sums: Array) -> None:
+        name = gradient_name(aggregation)
         if aggregation.reduce == "max":
-            neighbors = view.data.neighbors[source]
-            value = output.contiguous().numpy()
-            pull_max_gradient(
-                neighbors.local, neighbors.halo, neighbors.indptr, neighbors.indices, view.first, value, out
-            )
+            view.pull_max_gradient(name, view.rows(aggregation.input), sums)
         else:
-            view.pull(source, vector_names(aggregation.adjacency).transposed, out)
-        return gradient
+            view.pull_sum(name, vector_names(aggregation.adjacency).transposed, sums)
 
     def _leave_gradients(self, view: _TileView, segment: Segment, inputs: NamedTensors) -> None:
         """Write the gradients of a segment's inputs where earlier stages will look for them."""
@@ -229,6 +241,7 @@ class _TileView:
 
     def __init__(self, data: StepData, tile: tuple[int, int]) -> None:
         self.data, self.phase = data, data.phase
+        self.prefix = EVALUATION if data.phase.kind == "evaluate" else ""
         self.first, self._stop = tile
 
     def has(self, name: str) -> bool:
@@ -241,23 +254,29 @@ class _TileView:
     def tensor(self, name: str) -> Tensor:
         return torch.from_numpy(self.rows(name))
 
-    def pull(self, source: str, vectors: AdjacencyVectors, out: Array) -> None:
+    def partial(self, name: str) -> Array:
+        array: Array = self.data.partial[name][self.first : self._stop]
+        return array
+
+    def pull_sum(self, source: str, vectors: AdjacencyVectors, out: Array) -> None:
         """Weighted sum over neighbours of ``source`` into ``out`` (T x D)."""
-        neighbors = self.data.neighbors[source]
+        n = self.data.neighbors[source]
         loops = NO_VECTOR if vectors.loops is None else self.data.rows[vectors.loops]
         scale = NO_VECTOR if vectors.row is None else self.data.rows[vectors.row]
-        pull_sum(
-            neighbors.local,
-            neighbors.halo,
-            neighbors.indptr,
-            neighbors.indices,
-            neighbors.weights,
-            loops,
-            scale,
-            neighbors.own,
-            self.first,
-            out,
-        )
+        pull_sum(*self._reach(n), n.indptr, n.indices, n.weights, loops, scale, n.own, self.first, out)
+
+    def pull_max(self, source: str, out: Array, ties: Array) -> None:
+        """Maximum over neighbours of ``source`` into ``out`` (T x D), and how many reach it into ``ties``."""
+        n = self.data.neighbors[source]
+        pull_max(*self._reach(n), n.indptr, n.indices, self.first, out, ties)
+
+    def pull_max_gradient(self, source: str, value: Array, out: Array) -> None:
+        """Gradient of the maximum for the rows ``value`` into ``out`` (T x D each)."""
+        n = self.data.neighbors[source]
+        pull_max_gradient(*self._reach(n), n.indptr, n.indices, self.first, value, out)
+
+    def _reach(self, n: Neighbors) -> tuple[Array, Array, int, int, Array, Array, bool]:
+        return n.local, n.halo, n.halo_start, n.halo_stop, n.cursor, n.next_cursor, n.last_pass
 
 
 def _present(segment: Segment, gradients: list[Tensor | None]) -> list[tuple[torch.nn.Parameter, Tensor]]:

@@ -205,9 +205,10 @@ class Trainer:
         with scratch_directory(self._ssd_path) as path:
             free_bytes = shutil.disk_usage(path).free
             if plan.storage_bytes > free_bytes:
+                needed, free = format_size(plan.storage_bytes), format_size(free_bytes)
                 raise TierError(
-                    f"The plan spills {format_size(plan.storage_bytes)} to {path.parent}, where "
-                    f"{format_size(free_bytes)} are free; name another directory with --ssd-path, or give more --device-memory."
+                    f"The plan spills {needed} to {path.parent}, where {free} are free; "
+                    "name another directory with --ssd-path, or give more --device-memory."
                 )
             tier = self._tier_backend.open(TierOptions(path=path))
             try:

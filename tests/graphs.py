@@ -1,0 +1,132 @@
+"""Small graphs, and full-batch PyG training to compare with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch_geometric.data import Data
+
+from flexgnn import GraphStore, Trainer
+from flexgnn.core.errors import BudgetError
+from flexgnn.core.planner import Planner
+
+
+def small_graph(
+    seed: int = 0,
+    *,
+    num_nodes: int = 40,
+    num_edges: int = 150,
+    num_features: int = 5,
+    num_classes: int = 3,
+    directed: bool = True,
+    weighted: bool = False,
+) -> Data:
+    """A random graph with self loops, duplicate edges and, at the end, isolated nodes."""
+    generator = torch.Generator().manual_seed(seed)
+    reached = max(1, num_nodes - 2)
+    edges = torch.randint(0, reached, (2, num_edges), generator=generator)
+    edges[1, ::11] = edges[0, ::11]
+    repeated = num_edges // 8
+    edges = torch.cat([edges, edges[:, :repeated]], dim=1)
+    weight = torch.rand(edges.shape[1], generator=generator) + 0.1
+    if not directed:
+        edges, weight = torch.cat([edges, edges.flip(0)], dim=1), weight.repeat(2)
+    data = Data(
+        x=torch.randn(num_nodes, num_features, generator=generator),
+        edge_index=edges,
+        y=torch.randint(0, num_classes, (num_nodes,), generator=generator),
+    )
+    data.y[0] = num_classes - 1
+    if weighted:
+        data.edge_weight = weight
+    place = torch.arange(num_nodes) % 5
+    data.train_mask, data.val_mask, data.test_mask = place < 3, place == 3, place == 4
+    return data
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training run came to."""
+
+    losses: list[float]
+    gradients: dict[str, Tensor]
+    """Of the first step."""
+    logits: Tensor
+    parameters: dict[str, Tensor]
+
+
+def train_with_pyg(model: torch.nn.Module, data: Data, epochs: int, *, weighted: bool) -> Outcome:
+    """Full-batch training, as in PyG's examples."""
+    model = copy.deepcopy(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    weights = {"edge_weight": data.edge_weight} if weighted else {}
+    losses: list[float] = []
+    gradients: dict[str, Tensor] = {}
+    for _ in range(epochs):
+        optimizer.zero_grad()
+        loss = cross_entropy(model(data.x, data.edge_index, **weights)[data.train_mask], data.y[data.train_mask])
+        loss.backward()
+        gradients = gradients or _gradients(model)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    model.eval()
+    with torch.no_grad():
+        logits = model(data.x, data.edge_index, **weights)
+    return Outcome(losses, gradients, logits, model.state_dict())
+
+
+def train_with_flexgnn(
+    model: torch.nn.Module,
+    store: GraphStore,
+    epochs: int,
+    *,
+    device_memory: int | None = None,
+    planner: Planner | None = None,
+    inspect: Callable[[Trainer], None] = lambda trainer: None,
+) -> Outcome:
+    """The same with FlexGNN; ``inspect`` sees the trainer after training."""
+    model = copy.deepcopy(model)
+    optimizer = _RecordingAdam(model)
+    trainer = Trainer(model, store, optimizer, device_memory=device_memory, planner=planner or "greedy")
+    records = trainer.fit(epochs)
+    inspect(trainer)
+    return Outcome([r.loss for r in records], optimizer.first, trainer.predict(), model.state_dict())
+
+
+def smallest_budget(model: torch.nn.Module, store: GraphStore, planner: Planner) -> int:
+    """The least memory that ``planner`` says will do, taken from its refusal."""
+    trainer = Trainer(
+        copy.deepcopy(model), store, torch.optim.Adam(model.parameters()), device_memory=1, planner=planner
+    )
+    try:
+        trainer.plan  # noqa: B018
+    except BudgetError as error:
+        return int(str(error).split("smallest that works is ")[1].split()[0])
+    raise AssertionError("one byte is no budget")
+
+
+def store_of(data: Data, path: Path, chunk_rows: int = 7) -> GraphStore:
+    return GraphStore.from_pyg(data, path, chunk_rows=chunk_rows, overwrite=True)
+
+
+class _RecordingAdam(torch.optim.Adam):
+    """Adam that remembers the gradients of its first step."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__(model.parameters(), lr=0.01)
+        self._model = model
+        self.first: dict[str, Tensor] = {}
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        self.first = self.first or _gradients(self._model)
+        super().step(closure)
+
+
+def _gradients(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

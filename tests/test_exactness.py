@@ -1,0 +1,186 @@
+"""The promise: the results of full-batch PyG, whatever the blocks and wherever the data is."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import ReLU
+from torch_geometric.nn import GCN, GIN, GCNConv, GraphSAGE, SAGEConv, Sequential
+
+from flexgnn import Trainer
+from flexgnn.planners.greedy import GreedyPlanner
+from tests.graphs import Outcome, small_graph, smallest_budget, store_of, train_with_flexgnn, train_with_pyg
+
+MODELS: dict[str, Callable[[int, int], torch.nn.Module]] = {
+    "gcn": lambda f, c: GCN(f, 8, 3, c),
+    "gcn-norm-jk": lambda f, c: GCN(f, 8, 3, c, jk="cat", norm="layer_norm", norm_kwargs={"mode": "node"}),
+    "sage": lambda f, c: GraphSAGE(f, 8, 3, c),
+    "sage-sum": lambda f, c: GraphSAGE(f, 8, 2, c, aggr="sum", project=True),
+    "sage-max": lambda f, c: GraphSAGE(f, 8, 3, c, aggr="max"),
+    "gin": lambda f, c: GIN(f, 8, 2, c, train_eps=True),
+    "last": lambda f, c: GraphSAGE(f, 8, 3, c, jk="last", act="elu"),
+    "residual": lambda f, c: Residual(f, 8, c),
+    "sequential": lambda f, c: Sequential(
+        "x, edge_index, edge_weight",
+        [
+            (GCNConv(f, 8, improved=True), "x, edge_index, edge_weight -> x"),
+            ReLU(inplace=True),
+            (SAGEConv(8, c), "x, edge_index -> x"),
+        ],
+    ),
+}
+
+
+class Residual(torch.nn.Module):
+    """A user's model: two branches that meet again, and values that skip stages."""
+
+    def __init__(self, num_features: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.enter = torch.nn.Linear(num_features, width)
+        self.convs = torch.nn.ModuleList([GCNConv(width, width, bias=False) for _ in range(2)])
+        self.side = SAGEConv(width, width, aggr="max")
+        self.leave = torch.nn.Linear(2 * width, num_classes)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        h = self.enter(x)
+        for conv in self.convs:
+            h = torch.relu_(conv(h, edge_index, edge_weight)) + h
+        return self.leave(torch.cat([h, self.side(h, edge_index)], dim=-1))
+
+
+def assert_close(ours: Outcome, pyg: Outcome) -> None:
+    """Within 1e-4: losses each, gradients and logits by the largest of a tensor."""
+    for epoch, (loss, expected) in enumerate(zip(ours.losses, pyg.losses, strict=True)):
+        assert loss == pytest.approx(expected, rel=1e-4), f"epoch {epoch}"
+    assert ours.gradients.keys() == pyg.gradients.keys()
+    for name, gradient in ours.gradients.items():
+        assert relative_error(gradient, pyg.gradients[name]) < 1e-4, name
+    assert relative_error(ours.logits, pyg.logits) < 1e-4
+
+
+def relative_error(ours: Tensor, expected: Tensor) -> float:
+    # Gradients that are zero in exact arithmetic come out as rounding noise on either side.
+    return float((ours - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
+
+
+def takes_weights(name: str) -> bool:
+    return name in ("gcn", "gcn-norm-jk", "residual", "sequential")
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("directed", [False, True], ids=["undirected", "directed"])
+@pytest.mark.parametrize("name", MODELS)
+def test_ten_epochs_agree_with_pyg_while_spilling(name: str, directed: bool, weighted: bool, tmp_path: Path) -> None:
+    if name == "sequential" and not weighted:
+        pytest.skip("this model asks for edge weights")
+    data = small_graph(directed=directed, weighted=weighted)
+    torch.manual_seed(0)
+    model = MODELS[name](5, 3)
+    store = store_of(data, tmp_path / "graph", chunk_rows=4)
+    expected = train_with_pyg(model, data, 10, weighted=weighted and takes_weights(name))
+    planner = GreedyPlanner(10)
+
+    def spilled(trainer: Trainer) -> None:
+        assert trainer.plan.num_blocks == 10
+        assert trainer.history[-1].moved_bytes["tier write"] > 0
+
+    budget = smallest_budget(model, store, planner)
+    assert_close(train_with_flexgnn(model, store, 10, device_memory=budget, planner=planner, inspect=spilled), expected)
+    assert_close(train_with_flexgnn(model, store, 10), expected)
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.generate],
+)
+@given(
+    name=st.sampled_from(["gcn", "sage", "sage-max", "gin", "residual"]),
+    seed=st.integers(0, 10_000),
+    num_nodes=st.integers(2, 30),
+    num_edges=st.integers(1, 90),
+    chunk_rows=st.integers(1, 9),
+    num_blocks=st.integers(1, 9),
+    directed=st.booleans(),
+    weighted=st.booleans(),
+    extra=st.floats(0, 1),
+)
+def test_random_graphs_agree_with_pyg_under_any_budget(
+    name: str,
+    seed: int,
+    num_nodes: int,
+    num_edges: int,
+    chunk_rows: int,
+    num_blocks: int,
+    directed: bool,
+    weighted: bool,
+    extra: float,
+) -> None:
+    data = small_graph(seed, num_nodes=num_nodes, num_edges=num_edges, directed=directed, weighted=weighted)
+    torch.manual_seed(seed)
+    model = MODELS[name](5, 3)
+    expected = train_with_pyg(model, data, 3, weighted=weighted and takes_weights(name))
+    planner = GreedyPlanner(num_blocks)
+    with tempfile.TemporaryDirectory() as directory:
+        store = store_of(data, Path(directory) / "graph", chunk_rows)
+        budget = int(smallest_budget(model, store, planner) * (1 + extra))
+        assert_close(train_with_flexgnn(model, store, 3, device_memory=budget, planner=planner), expected)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("model_class", [GCN, GraphSAGE, GIN])
+def test_losses_are_the_same_bits_under_every_budget(
+    model_class: type[torch.nn.Module], dropout: float, tmp_path: Path
+) -> None:
+    data = small_graph(num_nodes=60, num_edges=300)
+    store = store_of(data, tmp_path / "graph", chunk_rows=6)
+    torch.manual_seed(0)
+    model = model_class(5, 8, 3, 3, dropout=dropout)
+    reference = train_with_flexgnn(model, store, 5)
+    for num_blocks in (1, 3, 10):
+        planner = GreedyPlanner(num_blocks)
+        smallest = smallest_budget(model, store, planner)
+        for budget in (smallest, int(1.2 * smallest), int(1.6 * smallest), 3 * smallest, None):
+            outcome = train_with_flexgnn(model, store, 5, device_memory=budget, planner=planner)
+            assert outcome.losses == reference.losses
+            assert torch.equal(outcome.logits, reference.logits)
+            for name, parameter in outcome.parameters.items():
+                assert torch.equal(parameter, reference.parameters[name])
+
+
+def test_dropout_differs_by_epoch_and_seed(tmp_path: Path) -> None:
+    store = store_of(small_graph(), tmp_path / "graph")
+
+    def losses(seed: int) -> list[float]:
+        torch.manual_seed(0)
+        model = GCN(5, 8, 2, 3, dropout=0.5)
+        trainer = Trainer(model, store, torch.optim.SGD(model.parameters(), lr=0.0), seed=seed)
+        return [record.loss for record in trainer.fit(3)]
+
+    assert len(set(losses(0))) == 3, "the parameters stand still: only the masks can differ"
+    assert losses(0) == losses(0)
+    assert losses(0) != losses(1)
+
+
+def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
+    store = store_of(small_graph(), tmp_path / "graph", chunk_rows=4)
+    torch.manual_seed(0)
+    model = GraphSAGE(5, 8, 3, 3)
+    threads = torch.get_num_threads()
+    try:
+        outcomes = []
+        for count in (1, 2, 4):
+            torch.set_num_threads(count)
+            outcomes.append(train_with_flexgnn(model, store, 4).losses)
+            assert torch.get_num_threads() == count, "training leaves torch's threads as they were"
+    finally:
+        torch.set_num_threads(threads)
+    assert outcomes[0] == outcomes[1] == outcomes[2]
