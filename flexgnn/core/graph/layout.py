@@ -28,7 +28,10 @@ EDGE_CHUNK = 2**18
 MAX_NODES = 2**31 - 1
 """Edge arrays hold positions as int32."""
 
-_FEWEST_CHUNK_ROWS, _MOST_CHUNK_ROWS = 256, 4096
+ALIGNED_ROWS = 16
+"""So many rows of float32 fill whole cache lines at any width: chunks that are multiples of it begin at one."""
+
+_FEWEST_CHUNK_ROWS, _MOST_CHUNK_ROWS = 256, 2048
 _CHUNKS_WANTED = 64
 
 
@@ -114,13 +117,14 @@ def array_layouts(info: GraphInfo) -> dict[str, ArrayLayout]:
 
 
 def choose_chunk_rows(num_nodes: int, chunk_rows: int | None) -> int:
-    """``chunk_rows`` as asked for, or about 64 chunks of at most 4096 nodes.
+    """``chunk_rows`` as asked for, or about 64 chunks of at most 2048 nodes, a multiple of :data:`ALIGNED_ROWS`.
 
     Raises:
         ConfigError: if ``chunk_rows`` is below 1.
     """
     if chunk_rows is None:
-        return min(max(-(-num_nodes // _CHUNKS_WANTED), _FEWEST_CHUNK_ROWS), _MOST_CHUNK_ROWS)
+        wanted = -(-num_nodes // (_CHUNKS_WANTED * ALIGNED_ROWS)) * ALIGNED_ROWS
+        return min(max(wanted, _FEWEST_CHUNK_ROWS), _MOST_CHUNK_ROWS)
     if chunk_rows < 1:
         raise ConfigError(f"chunk_rows is {chunk_rows}: give 1 or more nodes a chunk, or None to have it chosen.")
     return chunk_rows

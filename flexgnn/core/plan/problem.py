@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from flexgnn.core.graph.layout import ALIGNED_ROWS
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks, block_choices
 from flexgnn.core.plan.cost import ASSUMED_RATES, Rates
@@ -107,16 +108,18 @@ class PlanningProblem:
         program = self.program
         values = {name: torch.zeros(rows, program.widths[name]) for name in segment.inputs}
         context = RowContext(start=0, seed=0, epoch=0, training=kind != "evaluate")
-        pulled = 4 * rows * sum(program.widths[name] for name in segment.outputs)
+        beside = 4 * rows * sum(program.widths[name] for name in segment.outputs)
+        if self.store.info.chunk_rows % ALIGNED_ROWS:
+            beside += 4 * rows * sum(program.widths[name] for name in segment.inputs)
         if kind in ("forward", "evaluate"):
-            return pulled + measured_bytes(lambda: self._evaluate(segment, values, context, kind))
+            return beside + measured_bytes(lambda: self._evaluate(segment, values, context, kind))
 
         def gradients_of(outputs: NamedTensors) -> NamedTensors:
             if kind == "loss":
                 return {program.logits: self._loss_gradient(outputs[program.logits])}
             return {name: torch.zeros_like(t) for name, t in outputs.items() if name in program.needs_grad}
 
-        return pulled + measured_bytes(lambda: run_backward(segment, values, context, program.needs_grad, gradients_of))
+        return beside + measured_bytes(lambda: run_backward(segment, values, context, program.needs_grad, gradients_of))
 
     def _labels(self, logits: Tensor) -> Tensor:
         return torch.zeros_like(logits) if self.store.info.multi_label else torch.zeros(len(logits), dtype=torch.int64)

@@ -23,6 +23,7 @@ from flexgnn.core.plan.names import (
     published_name,
     ties_name,
 )
+from flexgnn.core.plan.packing import ALIGNMENT_BYTES
 from flexgnn.core.plan.unroll import consumers, local_consumers
 from flexgnn.core.plan.workload import Phase
 from flexgnn.core.program.adjacency import AdjacencyVectors, vector_names
@@ -105,7 +106,7 @@ class TileRunner:
         return self._program.segments[view.phase.stage]
 
     def _values(self, view: _TileView, segment: Segment) -> NamedTensors:
-        return {name: view.tensor(prefixed(name, view.prefix)) for name in segment.inputs}
+        return {name: aligned_rows(view.tensor(prefixed(name, view.prefix))) for name in segment.inputs}
 
     # Forward
 
@@ -166,7 +167,8 @@ class TileRunner:
         segment = self._segment(view)
         values = {}
         for name in segment.inputs:
-            values[name] = self._recomputed(view, name, rows) if name in view.phase.recomputes else view.tensor(name)
+            recomputed = name in view.phase.recomputes
+            values[name] = self._recomputed(view, name, rows) if recomputed else aligned_rows(view.tensor(name))
         inputs, parameters = run_backward(
             segment,
             values,
@@ -277,6 +279,15 @@ class _TileView:
 
     def _reach(self, n: Neighbors) -> tuple[Array, Array, int, int, Array, Array, bool]:
         return n.local, n.halo, n.halo_start, n.halo_stop, n.cursor, n.next_cursor, n.last_pass
+
+
+def aligned_rows(tensor: Tensor) -> Tensor:
+    """``tensor``, or a copy where it does not begin at a cache line.
+
+    Where a tile begins in its buffer depends on the blocks, and products of a BLAS library may depend on the alignment.
+    With a multiple of 16 rows in a chunk, as is the default, every tile is aligned.
+    """
+    return tensor if tensor.data_ptr() % ALIGNMENT_BYTES == 0 else tensor.clone()
 
 
 def _present(segment: Segment, gradients: list[Tensor | None]) -> list[tuple[torch.nn.Parameter, Tensor]]:
