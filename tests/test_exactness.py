@@ -83,12 +83,12 @@ def test_ten_epochs_agree_with_pyg_while_spilling(name: str, directed: bool, wei
     data = small_graph(directed=directed, weighted=weighted)
     torch.manual_seed(0)
     model = MODELS[name](5, 3)
-    store = store_of(data, tmp_path / "graph", chunk_rows=4)
+    store = store_of(data, tmp_path / "graph", chunk_rows=8)
     expected = train_with_pyg(model, data, 10, weighted=weighted and takes_weights(name))
-    planner = GreedyPlanner(10)
+    planner = GreedyPlanner(5)
 
     def spilled(trainer: Trainer) -> None:
-        assert trainer.plan.num_blocks == 10
+        assert trainer.plan.num_blocks == 5
         assert trainer.history[-1].moved_bytes["tier write"] > 0
 
     budget = smallest_budget(model, store, planner)
@@ -97,7 +97,7 @@ def test_ten_epochs_agree_with_pyg_while_spilling(name: str, directed: bool, wei
 
 
 @settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.generate],
@@ -144,12 +144,12 @@ def test_losses_are_the_same_bits_under_every_budget(
     store = store_of(data, tmp_path / "graph", chunk_rows=6)
     torch.manual_seed(0)
     model = model_class(5, 8, 3, 3, dropout=dropout)
-    reference = train_with_flexgnn(model, store, 5)
-    for num_blocks in (1, 3, 10):
+    reference = train_with_flexgnn(model, store, 3)
+    for num_blocks in (1, 3, 8):
         planner = GreedyPlanner(num_blocks)
         smallest = smallest_budget(model, store, planner)
-        for budget in (smallest, int(1.2 * smallest), int(1.6 * smallest), 3 * smallest, None):
-            outcome = train_with_flexgnn(model, store, 5, device_memory=budget, planner=planner)
+        for budget in (smallest, int(1.4 * smallest), None):
+            outcome = train_with_flexgnn(model, store, 3, device_memory=budget, planner=planner)
             assert outcome.losses == reference.losses
             assert torch.equal(outcome.logits, reference.logits)
             for name, parameter in outcome.parameters.items():

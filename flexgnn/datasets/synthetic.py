@@ -193,31 +193,34 @@ class _SyntheticGraph:
 
 def _write(graph: _SyntheticGraph, path: Path, chunk_rows: int, *, overwrite: bool) -> None:
     try:
-        scratch = tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as scratch:
+            sorter = EdgeSorter(Path(scratch), graph.row_bounds())
+            for first, second in graph.pairs():
+                sorter.add(np.concatenate([first, second]), np.concatenate([second, first]))
+            _write_store(graph, sorter, path, chunk_rows, overwrite=overwrite)
     except OSError as error:
-        raise StoreError(f"Could not write {path}: {error.strerror}.") from error
-    with scratch as directory:
-        sorter = EdgeSorter(Path(directory), graph.row_bounds())
-        for first, second in graph.pairs():
-            sorter.add(np.concatenate([first, second]), np.concatenate([second, first]))
-        indptr = sorter.sort()
-        info = GraphInfo(
-            name=path.stem,
-            num_nodes=graph.num_nodes,
-            num_edges=int(indptr[-1]),
-            num_features=graph.num_features,
-            num_classes=graph.num_classes,
-            multi_label=False,
-            weighted=False,
-            symmetric=True,
-            chunk_rows=chunk_rows,
-            order="community",
-            class_names=tuple(map(str, range(graph.num_classes))),
-        )
-        with writing_store(path, info, overwrite=overwrite) as writer:
-            writer.write("features", graph.features())
-            writer.write("labels", [graph.labels])
-            writer.write("split", [seeded_split(np.ones(graph.num_nodes, dtype=bool))])
-            writer.write("node_ids", [np.arange(graph.num_nodes)])
-            writer.write("in/indptr", [indptr])
-            writer.write("in/indices", sorter.columns())
+        raise StoreError(f"Could not write {path}: {error.strerror or error}.") from error
+
+
+def _write_store(graph: _SyntheticGraph, sorter: EdgeSorter, path: Path, chunk_rows: int, *, overwrite: bool) -> None:
+    indptr = sorter.sort()
+    info = GraphInfo(
+        name=path.stem,
+        num_nodes=graph.num_nodes,
+        num_edges=int(indptr[-1]),
+        num_features=graph.num_features,
+        num_classes=graph.num_classes,
+        multi_label=False,
+        weighted=False,
+        symmetric=True,
+        chunk_rows=chunk_rows,
+        order="community",
+        class_names=tuple(map(str, range(graph.num_classes))),
+    )
+    with writing_store(path, info, overwrite=overwrite) as writer:
+        writer.write("features", graph.features())
+        writer.write("labels", [graph.labels])
+        writer.write("split", [seeded_split(np.ones(graph.num_nodes, dtype=bool))])
+        writer.write("node_ids", [np.arange(graph.num_nodes)])
+        writer.write("in/indptr", [indptr])
+        writer.write("in/indices", sorter.columns())

@@ -93,7 +93,7 @@ def test_class_names_bound_the_labels(tmp_path: Path) -> None:
         GraphStore.from_pyg(good_graph(), tmp_path / "g.zarr", class_names=["a", "b"])
     data = good_graph()
     data.y = MULTI
-    with pytest.raises(GraphError, match="2 class names, but data.y has 3 columns"):
+    with pytest.raises(GraphError, match=r"2 class names, but data.y has 3 columns"):
         GraphStore.from_pyg(data, tmp_path / "g.zarr", class_names=["a", "b"])
 
 

@@ -114,7 +114,7 @@ def test_changed_attributes_are_found(path: Path, change: Callable[[dict[str, ob
 
 def test_broken_metadata_is_found(path: Path) -> None:
     (path / "zarr.json").write_text("{")
-    with pytest.raises(StoreError, match="zarr.json can't be read"):
+    with pytest.raises(StoreError, match=r"zarr\.json can't be read"):
         GraphStore.open(path)
 
 

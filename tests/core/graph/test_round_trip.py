@@ -1,6 +1,7 @@
 """What goes into a store comes out again."""
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +77,7 @@ def test_import_then_export_gives_the_same_graph(data: Data, chunk_rows: int | N
 def read_csr(store: GraphStore, direction: str) -> list[list[tuple[int, float]]]:
     indptr, indices = (store.read(f"{direction}/{part}", 0, store.length(f"{direction}/{part}")) for part in CSR_PARTS)
     weights = store.read(f"{direction}/weights", 0, len(indices)) if store.info.weighted else np.ones(len(indices))
-    return [
-        list(zip(indices[a:b].tolist(), weights[a:b].tolist(), strict=True))
-        for a, b in zip(indptr[:-1], indptr[1:], strict=True)
-    ]
+    return [list(zip(indices[a:b].tolist(), weights[a:b].tolist(), strict=True)) for a, b in pairwise(indptr)]
 
 
 CSR_PARTS = ("indptr", "indices")

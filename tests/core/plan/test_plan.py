@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch_geometric.nn import GCN, GraphSAGE
+
+from flexgnn import GraphStore
+from flexgnn.core.errors import BudgetError, PlanError
+from flexgnn.core.plan.plan import Plan, freeze, load_decisions
+from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.slots import live_bytes
+from flexgnn.core.program.lower import lower
+from flexgnn.planners.greedy import GreedyPlanner
+from tests.graphs import small_graph, store_of
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> GraphStore:
+    return store_of(small_graph(num_nodes=60, num_edges=300), tmp_path / "graph", chunk_rows=16)
+
+
+def problem_of(store: GraphStore, model: torch.nn.Module, budget_bytes: int = 2**40) -> PlanningProblem:
+    return PlanningProblem(
+        program=lower(model, num_features=5, weighted=False),
+        store=store,
+        budget_bytes=budget_bytes,
+        compute_tier="ram",
+        storage_tier="arrow",
+        threads=2,
+        training=True,
+        evaluation=False,
+    )
+
+
+def plan_of(problem: PlanningProblem, num_blocks: int | None = None) -> Plan:
+    return freeze(problem, GreedyPlanner(num_blocks).decide(problem), "greedy")
+
+
+def smallest_plan(store: GraphStore, model: torch.nn.Module) -> Plan:
+    problem = problem_of(store, model, 1)
+    with pytest.raises(BudgetError) as refusal:
+        plan_of(problem, 4)
+    budget = int(str(refusal.value).split("smallest that works is ")[1].split()[0])
+    return plan_of(problem.with_budget(budget), 4)
+
+
+def test_a_saved_plan_freezes_to_the_same_plan(store: GraphStore, tmp_path: Path) -> None:
+    model = GraphSAGE(5, 8, 3, 3)
+    plan = smallest_plan(store, model)
+    plan.save(tmp_path / "plan.json")
+    problem = problem_of(store, model, plan.budget_bytes)
+    again = freeze(problem, load_decisions(tmp_path / "plan.json", problem), "greedy")
+    assert (again.slots, again.offsets, again.arena_bytes) == (plan.slots, plan.offsets, plan.arena_bytes)
+    assert again.summary() == plan.summary()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [({"flexgnn_plan": 2}, "format 2"), ({"graph": "other"}, "another graph"), ({"decisions": {}}, "is not a plan")],
+)
+def test_plans_of_other_graphs_and_versions_are_refused(
+    change: dict[str, object], sentence: str, store: GraphStore, tmp_path: Path
+) -> None:
+    problem = problem_of(store, GCN(5, 8, 2, 3))
+    path = tmp_path / "plan.json"
+    plan_of(problem).save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(PlanError, match=sentence):
+        load_decisions(path, problem)
+
+
+def test_a_plan_over_budget_names_its_worst_step(store: GraphStore) -> None:
+    problem = problem_of(store, GCN(5, 8, 2, 3))
+    decisions = GreedyPlanner(1).decide(problem)
+    with pytest.raises(BudgetError, match=r"of stage \d of block 0; the budget is 1000 B"):
+        freeze(problem.with_budget(1000), decisions, "greedy")
+
+
+def test_decisions_must_cover_every_published_field(store: GraphStore) -> None:
+    problem = problem_of(store, GCN(5, 8, 2, 3))
+    decisions = GreedyPlanner(1).decide(problem)
+    decisions.access.popitem()
+    with pytest.raises(PlanError, match="does not say how"):
+        freeze(problem, decisions, "greedy")
+
+
+@pytest.mark.parametrize("model_class", [GCN, GraphSAGE])
+def test_what_is_read_was_written_before(model_class: type[torch.nn.Module], store: GraphStore) -> None:
+    """No load begins before the step that makes its tensor has ended, its write behind it included."""
+    plan = smallest_plan(store, model_class(5, 8, 3, 3))
+    producers = plan.workload.producers()
+    ahead = plan.decisions.lookahead
+    loads = [s for s in plan.slots if s.loaded and s.role == "own" and s.field in producers]
+    assert loads
+    for slot in loads:
+        made = plan.workload.step_index(producers[slot.field], slot.block)
+        assert made + ahead < slot.first_step
+
+
+def test_live_bytes_stay_below_the_arena(store: GraphStore) -> None:
+    plan = smallest_plan(store, GraphSAGE(5, 8, 3, 3))
+    assert live_bytes(list(plan.slots), len(plan.workload.steps)).max() <= plan.arena_bytes
+    assert plan.arena_bytes + plan.workspace_bytes <= plan.budget_bytes
+
+
+def test_more_memory_never_moves_more_bytes(store: GraphStore) -> None:
+    model = GCN(5, 8, 3, 3)
+    smallest = smallest_plan(store, model)
+    problem = problem_of(store, model)
+    moved = []
+    for factor in (1.0, 1.2, 1.5, 2.5):
+        plan = plan_of(problem.with_budget(int(factor * smallest.budget_bytes)), 4)
+        moved.append(sum(plan.traffic_bytes.values()))
+    assert moved == sorted(moved, reverse=True)
+    assert moved[0] > 0
+    assert sum(plan_of(problem).traffic_bytes.values()) == 0
+    assert plan_of(problem).projected_epoch_seconds == plan_of(problem).lower_bound_seconds

@@ -1,0 +1,117 @@
+"""Kernels against dense arithmetic, in one pass and in several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR, pull_max, pull_max_gradient, pull_sum
+
+Array = npt.NDArray[np.float32]
+SEEDS = st.integers(0, 999)
+BOUNDS = st.lists(st.integers(0, 9), max_size=4)
+Cursor = npt.NDArray[np.int64]
+
+
+class Block:
+    """Rows with sorted edges to 6 local rows and to a halo, of which local rows come after halo row 3."""
+
+    def __init__(self, seed: int, width: int = 5, halo_rows: int = 9) -> None:
+        rng = np.random.default_rng(seed)
+        self.local = rng.integers(-3, 4, (6, width)).astype(np.float32)
+        self.halo = rng.integers(-3, 4, (halo_rows, width)).astype(np.float32)
+        by_position = [*range(6, 10), *range(6), *range(10, 6 + halo_rows)]
+        rows = [sorted(rng.integers(0, 6 + halo_rows, rng.integers(0, 9))) for _ in range(6)]
+        self.neighbors = [[by_position[i] for i in row] for row in rows]
+        self.indices = np.array([j for row in self.neighbors for j in row], dtype=np.int32)
+        self.indptr = np.cumsum([100, *map(len, self.neighbors)]).astype(np.int64)
+        self.weights = rng.random(len(self.indices)).astype(np.float32)
+        self.all = np.concatenate([self.local, self.halo])
+        self.cursors = np.zeros((2, 6), dtype=np.int64)
+
+    def passes(
+        self, bounds: list[int]
+    ) -> Iterator[tuple[Array, int, int, npt.NDArray[np.int64], npt.NDArray[np.int64], bool]]:
+        """Arguments of each pass over the halo, cut at ``bounds``."""
+        cuts = sorted({0, len(self.halo), *(b for b in bounds if 0 < b < len(self.halo))})
+        for number, (start, stop) in enumerate(pairwise(cuts)):
+            here, following = self.cursors[number % 2], self.cursors[1 - number % 2]
+            yield self.halo[start:stop].copy(), start, stop, here, following, stop == len(self.halo)
+
+
+def summed(block: Block, bounds: list[int], weights: Array, loops: Array, scale: Array) -> Array:
+    out = np.full_like(block.local, np.nan)
+    for reach in block.passes(bounds):
+        for first in (0, 4):
+            tile = out[first : 4 if first == 0 else 6]
+            pull_sum(block.local, *reach, block.indptr, block.indices, weights, loops, scale, 0, first, tile)
+    return out
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 999), bounds=st.lists(st.integers(0, 9), max_size=4), options=st.tuples(*[st.booleans()] * 3)
+)
+def test_sums_are_dense_products_with_the_same_bits_in_any_passes(
+    seed: int, bounds: list[int], options: tuple[bool, bool, bool]
+) -> None:
+    block = Block(seed)
+    rng = np.random.default_rng(seed + 1)
+    weighted, looped, scaled = options
+    weights = block.weights if weighted else NO_VECTOR
+    loops = rng.random(6).astype(np.float32) if looped else NO_VECTOR
+    scale = rng.random(6).astype(np.float32) if scaled else NO_VECTOR
+    out = summed(block, bounds, weights, loops, scale)
+    assert np.array_equal(out, summed(block, [], weights, loops, scale))
+    edge = 0
+    for r, neighbors in enumerate(block.neighbors):
+        expected = loops[r] * block.local[r].astype(np.float64) if looped else np.zeros(5)
+        for j in neighbors:
+            if not (looped and j == r):
+                expected = expected + (weights[edge] if weighted else 1) * block.all[j]
+            edge += 1
+        np.testing.assert_allclose(out[r], expected * (scale[r] if scaled else 1), rtol=1e-5, atol=1e-5)
+
+
+@settings(deadline=None)
+@given(SEEDS, BOUNDS)
+def test_maxima_count_their_ties(seed: int, bounds: list[int]) -> None:
+    block = Block(seed)
+    out, ties = np.full_like(block.local, np.nan), np.full_like(block.local, np.nan)
+    for reach in block.passes(bounds):
+        pull_max(block.local, *reach, block.indptr, block.indices, 0, out, ties)
+    for r, neighbors in enumerate(block.neighbors):
+        pulled = block.all[neighbors]
+        expected = pulled.max(axis=0) if neighbors else np.zeros(5)
+        assert np.array_equal(out[r], expected)
+        assert np.array_equal(ties[r], (pulled == expected).sum(axis=0))
+
+
+@settings(deadline=None)
+@given(SEEDS, BOUNDS)
+def test_gradients_of_maxima_go_to_those_that_reached_them(seed: int, bounds: list[int]) -> None:
+    block = Block(seed, width=6)
+    value = np.random.default_rng(seed).integers(-3, 4, (6, 3)).astype(np.float32)
+    out = np.full_like(value, np.nan)
+    for reach in block.passes(bounds):
+        pull_max_gradient(block.local, *reach, block.indptr, block.indices, 0, value, out)
+    for r, neighbors in enumerate(block.neighbors):
+        expected = np.zeros(3, dtype=np.float32)
+        for i in neighbors:
+            expected += np.where(block.all[i, 3:] == value[r], block.all[i, :3], 0)
+        np.testing.assert_allclose(out[r], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("width", [1, 3, 47, 128])
+def test_any_width(width: int) -> None:
+    block = Block(0, width)
+    out = np.empty_like(block.local)
+    reach = (block.halo, 0, len(block.halo), NO_CURSOR, NO_CURSOR, True)
+    pull_sum(block.local, *reach, block.indptr, block.indices, NO_VECTOR, NO_VECTOR, NO_VECTOR, 0, 0, out)
+    assert np.array_equal(out, [block.all[neighbors].sum(axis=0) for neighbors in block.neighbors])

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from flexgnn.core.program.loss import TEST, TRAIN, VALIDATION, count_correct, tile_loss
+
+
+def test_tiles_add_up_to_the_mean_over_training_nodes() -> None:
+    logits = torch.randn(11, 5, requires_grad=True)
+    labels, split = (
+        torch.arange(11) % 5,
+        torch.tensor([TRAIN, VALIDATION, TRAIN | TEST, 0, TRAIN, TEST] * 2)[:11].byte(),
+    )
+    chosen = (split & TRAIN) != 0
+    whole = cross_entropy(logits[chosen], labels[chosen])
+    (gradient,) = torch.autograd.grad(whole, logits)
+    rows = (slice(0, 3), slice(3, 11))
+    tiles = [tile_loss(logits[r], labels[r], split[r], int(chosen.sum())) for r in rows]
+    assert sum(tile.loss for tile in tiles) == pytest.approx(float(whole.detach()), rel=1e-6)
+    torch.testing.assert_close(torch.cat([tile.gradient for tile in tiles]), gradient)
+
+
+def test_several_labels_a_node_take_binary_cross_entropy() -> None:
+    logits = torch.randn(7, 3, requires_grad=True)
+    labels, split = (torch.randn(7, 3) > 0).float(), torch.tensor([1, 1, 0, 1, 2, 4, 1]).byte()
+    chosen = split == 1
+    whole = binary_cross_entropy_with_logits(logits[chosen], labels[chosen])
+    tile = tile_loss(logits, labels, split, 4)
+    assert tile.loss == pytest.approx(float(whole.detach()), rel=1e-6)
+    torch.testing.assert_close(tile.gradient, torch.autograd.grad(whole, logits)[0])
+
+
+def test_a_tile_without_training_nodes_adds_nothing() -> None:
+    tile = tile_loss(torch.randn(3, 2), torch.tensor([-1, -1, 0]), torch.tensor([0, 2, 4]).byte(), 5)
+    assert tile.loss == 0
+    assert not tile.gradient.any()
+
+
+def test_right_decisions_are_counted_by_split() -> None:
+    logits = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [0.0, 1.0]])
+    labels, split = torch.tensor([0, 1, 1, 1]), torch.tensor([1, 2, 4, 5]).byte()
+    assert count_correct(logits, labels, split) == (2, 1, 1)
+    several = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    assert count_correct(logits - 0.5, several, split) == (3, 2, 3)

@@ -1,0 +1,223 @@
+"""The command line as a user meets it: in a process of its own where it matters how that ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from flexgnn import GraphStore
+from tests.graphs import small_graph, store_of
+
+FLEXGNN = [sys.executable, "-c", "from flexgnn.cli import main; main()"]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    path = tmp_path / "scratch"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, scratch: Path) -> Run:
+    """Run a command line; whatever happens, nothing is left in the scratch directory."""
+
+    def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "TMPDIR": str(scratch), "FLEXGNN_CACHE": str(tmp_path / "cache")}
+        finished = subprocess.run(
+            [*FLEXGNN, *map(str, arguments)], capture_output=True, text=True, env=environment, cwd=tmp_path
+        )
+        assert finished.returncode == code, finished.stdout + finished.stderr
+        assert not list(scratch.glob("flexgnn-*"))
+        return finished
+
+    return call
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    return store_of(small_graph(), tmp_path / "graph").path
+
+
+def refused(run: Run, *arguments: object) -> str:
+    """The one sentence of a refusal."""
+    finished = run(*arguments, code=2)
+    lines = finished.stderr.strip().splitlines()
+    assert len(lines) == 1, finished.stderr
+    assert "Traceback" not in finished.stderr
+    return lines[0]
+
+
+def test_a_run_shows_epochs_peaks_and_accuracy(run: Run, graph: Path) -> None:
+    shown = run("run", "--dataset", graph, "--epochs", 3, "--hidden", 8, "--device-memory", "60KB").stdout
+    epochs = [line for line in shown.splitlines() if line.strip()[:1].isdigit()]
+    assert [int(line.split()[0]) for line in epochs] == [1, 2, 3]
+    assert all(len(line.split()) == 6 for line in epochs)
+    for part in ("ram", "arrow", "58.6 KiB", "tier write", "test accuracy: 0."):
+        assert part in shown
+
+
+def test_a_recorded_run_can_be_reported_and_predicts(run: Run, graph: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    run("run", "--dataset", graph, "--epochs", 2, "--hidden", 8, "--output", output, "--device-memory", "60KB")
+    assert len((output / "history.jsonl").read_text().splitlines()) == 2
+    assert json.loads((output / "plan.json").read_text())["budget_bytes"] == 60_000
+    report = run("report", output).stdout
+    assert "2 epochs" in report
+    assert "backward" in report
+    run("predict", output, "-o", tmp_path / "logits.npy")
+    assert np.load(tmp_path / "logits.npy").shape == (40, 3)
+    assert "is not empty" in refused(run, "run", "--dataset", graph, "--output", output)
+
+
+def test_plan_shows_and_saves_without_training(run: Run, graph: Path, tmp_path: Path) -> None:
+    shown = run("plan", "--dataset", graph, "--hidden", 8, "-o", tmp_path / "plan.json").stdout
+    assert "loss of stage 3" in shown
+    assert json.loads((tmp_path / "plan.json").read_text())["flexgnn_plan"] == 1
+
+
+def test_plugins_lists_the_built_in_ones(run: Run) -> None:
+    shown = run("plugins").stdout
+    for name in ("arrow", "ram", "greedy", "wordnet-verbs"):
+        assert name in shown
+
+
+def test_import_and_generate_make_stores(run: Run, tmp_path: Path) -> None:
+    torch.save(small_graph(weighted=True), tmp_path / "data.pt")
+    assert "40 nodes" in run("import", tmp_path / "data.pt", tmp_path / "imported").stdout
+    assert GraphStore.open(tmp_path / "imported").info.weighted
+    made = run("generate", tmp_path / "made", "--nodes", 3000, "--edges", 20000, "--features", 8, "--classes", 4)
+    assert "3,000 nodes" in made.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--dataset", "wordnot", "wordnet"),
+        ("--dataset", "/nowhere/graph", "no graph store at /nowhere/graph"),
+        ("--model", "gat", "gcn, gin, sage"),
+        ("--planner", "ilq", "greedy"),
+        ("--ssd-backend", "arow", "Did you mean 'arrow'"),
+        ("--device", "tpu", "'cpu' and 'cuda'"),
+        ("--device", "cuda", "cuda"),
+        ("--device-memory", "12 parsecs", "is not a size"),
+        ("--device-memory", "1KiB", "the smallest that works is"),
+        ("--host-memory", "1GiB", "--device cuda"),
+        ("--ssd-path", "/nowhere", "/nowhere does not exist"),
+        ("--layers", "0", "must be at least 1"),
+        ("--dropout", "1", "dropout"),
+        ("--lr", "0", "learning rate"),
+        ("--epochs", "0", "must be at least 1"),
+    ],
+)
+def test_bad_settings_get_one_sentence(run: Run, graph: Path, option: str, value: str, sentence: str) -> None:
+    others = () if option == "--dataset" else ("--dataset", graph)
+    assert sentence in refused(run, "run", *others, option, value)
+
+
+def test_a_budget_that_was_too_small_says_one_that_works(run: Run, graph: Path) -> None:
+    sentence = refused(run, "run", "--dataset", graph, "--device-memory", "1KiB")
+    budget = sentence.split("smallest that works is ")[1].split()[0]
+    run("run", "--dataset", graph, "--epochs", 1, "--device-memory", budget)
+
+
+def broken(change: Callable[[Data], None]) -> Data:
+    data = small_graph()
+    change(data)
+    return data
+
+
+BAD_GRAPHS: dict[str, tuple[Callable[[Data], None], str]] = {
+    "edges out of range": (lambda d: d.edge_index.__setitem__((0, 3), 99), "99"),
+    "features with NaN": (lambda d: d.x.__setitem__((2, 1), float("nan")), "x"),
+    "features of the wrong length": (lambda d: setattr(d, "x", d.x[:-1]), "39"),
+    "no labels": (lambda d: delattr(d, "y"), "y"),
+    "labels out of range": (lambda d: d.y.__setitem__(0, -4), "-4"),
+    "no training nodes": (lambda d: d.train_mask.fill_(False), "train_mask"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_GRAPHS)
+def test_bad_graphs_get_one_sentence_and_leave_nothing(case: str, run: Run, tmp_path: Path) -> None:
+    change, part = BAD_GRAPHS[case]
+    folder = tmp_path / "import"
+    folder.mkdir()
+    torch.save(broken(change), tmp_path / "data.pt")
+    assert part in refused(run, "import", tmp_path / "data.pt", folder / "store")
+    assert not list(folder.iterdir())
+
+
+def test_damaged_and_newer_stores_get_one_sentence(run: Run, graph: Path) -> None:
+    chunk = next(path for path in (graph / "features" / "c.0.0", graph / "features" / "c" / "0" / "0") if path.exists())
+    chunk.write_bytes(b"short")
+    assert "damaged" in refused(run, "run", "--dataset", graph)
+    text = (graph / "zarr.json").read_text()
+    assert '"version": 1' in text
+    (graph / "zarr.json").write_text(text.replace('"version": 1', '"version": 2'))
+    assert "newer FlexGNN" in refused(run, "run", "--dataset", graph)
+
+
+def test_a_file_that_is_no_graph_gets_one_sentence(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "data.pt").write_bytes(b"not a graph")
+    assert "PyG Data" in refused(run, "import", tmp_path / "data.pt", tmp_path / "store")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("mounting a file system needs root")
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(path)]
+    if subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("mounting a file system is not allowed here")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_scratch_directory_that_is_too_small_is_refused_before_training(
+    run: Run, tmp_path: Path, small_disk: Path
+) -> None:
+    store = store_of(small_graph(num_nodes=2000, num_edges=9000), tmp_path / "larger", chunk_rows=128)
+    arguments = ("--dataset", store.path, "--device-memory", "1MB", "--ssd-path", small_disk)
+    assert "--ssd-path" in refused(run, "run", *arguments)
+    assert not list(small_disk.iterdir())
+
+
+def test_a_read_only_scratch_directory_is_refused(run: Run, graph: Path, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    arguments = ("--dataset", graph, "--device-memory", "60KB", "--hidden", 8, "--ssd-path", small_disk)
+    assert "can't be written to" in refused(run, "run", *arguments)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_leaves_no_scratch_files(
+    sent: signal.Signals, code: int, graph: Path, scratch: Path
+) -> None:
+    arguments = ["run", "--dataset", graph, "--epochs", 100_000, "--hidden", 8, "--device-memory", "60KB"]
+    command = [*FLEXGNN, *map(str, arguments), "--ssd-path", str(scratch)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not list(scratch.glob("flexgnn-*/*")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert not list(scratch.glob("flexgnn-*"))
