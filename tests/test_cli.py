@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,31 +19,51 @@ import torch
 from torch_geometric.data import Data
 
 from flexgnn import GraphStore
+from flexgnn.cli import main
 from tests.graphs import small_graph, store_of
 
+SPILLING = "18KB"
+"""Too little for the small graph and 8 hidden channels to stay in memory."""
+
 FLEXGNN = [sys.executable, "-c", "from flexgnn.cli import main; main()"]
-Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command printed."""
+
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Finished]
 
 
 @pytest.fixture
-def scratch(tmp_path: Path) -> Path:
-    path = tmp_path / "scratch"
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "temporary"
     path.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(path))
     return path
 
 
 @pytest.fixture
-def run(tmp_path: Path, scratch: Path) -> Run:
+def run(tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command line; whatever happens, nothing is left in the scratch directory."""
+    monkeypatch.setenv("FLEXGNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.chdir(tmp_path)
+    terminate = signal.getsignal(signal.SIGTERM)
 
-    def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "TMPDIR": str(scratch), "FLEXGNN_CACHE": str(tmp_path / "cache")}
-        finished = subprocess.run(
-            [*FLEXGNN, *map(str, arguments)], capture_output=True, text=True, env=environment, cwd=tmp_path
-        )
-        assert finished.returncode == code, finished.stdout + finished.stderr
+    def call(*arguments: object, code: int = 0) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["flexgnn", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        signal.signal(signal.SIGTERM, terminate)
+        printed = capsys.readouterr()
+        assert (ended.value.code or 0) == code, printed
         assert not list(scratch.glob("flexgnn-*"))
-        return finished
+        return Finished(printed.out, printed.err)
 
     return call
 
@@ -62,19 +83,19 @@ def refused(run: Run, *arguments: object) -> str:
 
 
 def test_a_run_shows_epochs_peaks_and_accuracy(run: Run, graph: Path) -> None:
-    shown = run("run", "--dataset", graph, "--epochs", 3, "--hidden", 8, "--device-memory", "60KB").stdout
+    shown = run("run", "--dataset", graph, "--epochs", 3, "--hidden", 8, "--device-memory", SPILLING).stdout
     epochs = [line for line in shown.splitlines() if line.strip()[:1].isdigit()]
     assert [int(line.split()[0]) for line in epochs] == [1, 2, 3]
     assert all(len(line.split()) == 6 for line in epochs)
-    for part in ("ram", "arrow", "58.6 KiB", "tier write", "test accuracy: 0."):
+    for part in ("ram", "arrow", "17.6 KiB", "tier write", "test accuracy: 0."):
         assert part in shown
 
 
 def test_a_recorded_run_can_be_reported_and_predicts(run: Run, graph: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    run("run", "--dataset", graph, "--epochs", 2, "--hidden", 8, "--output", output, "--device-memory", "60KB")
+    run("run", "--dataset", graph, "--epochs", 2, "--hidden", 8, "--output", output, "--device-memory", SPILLING)
     assert len((output / "history.jsonl").read_text().splitlines()) == 2
-    assert json.loads((output / "plan.json").read_text())["budget_bytes"] == 60_000
+    assert json.loads((output / "plan.json").read_text())["budget_bytes"] == 18_000
     report = run("report", output).stdout
     assert "2 epochs" in report
     assert "backward" in report
@@ -193,14 +214,16 @@ def test_a_scratch_directory_that_is_too_small_is_refused_before_training(
     run: Run, tmp_path: Path, small_disk: Path
 ) -> None:
     store = store_of(small_graph(num_nodes=2000, num_edges=9000), tmp_path / "larger", chunk_rows=128)
-    arguments = ("--dataset", store.path, "--device-memory", "1MB", "--ssd-path", small_disk)
-    assert "--ssd-path" in refused(run, "run", *arguments)
+    sentence = refused(run, "run", "--dataset", store.path, "--device-memory", "1KB")
+    budget = sentence.split("smallest that works is ")[1].split()[0]
+    arguments = ("--dataset", store.path, "--device-memory", budget, "--ssd-path", small_disk)
+    assert "give more --device-memory" in refused(run, "run", *arguments)
     assert not list(small_disk.iterdir())
 
 
 def test_a_read_only_scratch_directory_is_refused(run: Run, graph: Path, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    arguments = ("--dataset", graph, "--device-memory", "60KB", "--hidden", 8, "--ssd-path", small_disk)
+    arguments = ("--dataset", graph, "--device-memory", SPILLING, "--hidden", 8, "--ssd-path", small_disk)
     assert "can't be written to" in refused(run, "run", *arguments)
 
 
@@ -208,7 +231,7 @@ def test_a_read_only_scratch_directory_is_refused(run: Run, graph: Path, small_d
 def test_an_interrupted_run_leaves_no_scratch_files(
     sent: signal.Signals, code: int, graph: Path, scratch: Path
 ) -> None:
-    arguments = ["run", "--dataset", graph, "--epochs", 100_000, "--hidden", 8, "--device-memory", "60KB"]
+    arguments = ["run", "--dataset", graph, "--epochs", 100_000, "--hidden", 8, "--device-memory", SPILLING]
     command = [*FLEXGNN, *map(str, arguments), "--ssd-path", str(scratch)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60

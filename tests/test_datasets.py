@@ -42,7 +42,7 @@ def test_features_are_hashed_words_of_the_wanted_width() -> None:
     for width in (16, 512):
         features = verbs.features(width)
         assert features.shape == (13_789, width)
-        np.testing.assert_allclose(np.linalg.norm(features, axis=1)[verbs.word_counts > 0], 1, rtol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(features, axis=1)[verbs.word_counts > 0], 5, rtol=1e-5)
 
 
 def test_verbs_are_a_graph_of_their_own(verbs: GraphStore) -> None:

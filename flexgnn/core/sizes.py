@@ -34,9 +34,9 @@ def parse_size(size: str | int) -> int:
         unit = _UNITS.get(match[2].upper()) if match else None
         if match is None or unit is None:
             raise ConfigError(f"{size!r} is not a size: write bytes or a number with KiB, MiB, GiB, KB, MB or GB.")
-        size_bytes = int(float(match[1]) * unit)
-    if size_bytes <= 0:
-        raise ConfigError(f"{size!r} is not a size: it must be above zero.")
+        size_bytes = int(min(float(match[1]) * unit, 2.0**63))
+    if not 0 < size_bytes < 2**63:
+        raise ConfigError(f"{size!r} is not a size: it must be above zero and below 8 EiB.")
     return size_bytes
 
 

@@ -17,11 +17,13 @@ BUILTIN_DATASETS = (
         name="wordnet",
         summary="WordNet 3.1: 117,791 synsets, 368,175 relations, 512 hashed gloss words, 45 classes",
         load=load_wordnet,
+        version=2,
     ),
     Dataset(
         name="wordnet-verbs",
         summary="the verbs of WordNet 3.1: 13,789 synsets, 512 hashed gloss words, 15 classes",
         load=load_verbs,
+        version=2,
     ),
 )
 

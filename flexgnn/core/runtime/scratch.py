@@ -12,6 +12,12 @@ from pathlib import Path
 from flexgnn.core.errors import TierError
 
 
+def check_parent(parent: str | Path | None) -> None:
+    """Raise :class:`TierError` if a directory is named that does not exist."""
+    if parent is not None and not Path(parent).is_dir():
+        raise TierError(f"The scratch directory {parent} does not exist; create it, or name another with --ssd-path.")
+
+
 @contextmanager
 def scratch_directory(parent: str | Path | None) -> Iterator[Path]:
     """A new directory (mode 0700) below ``parent``, or in the system's temporary directory; removed on the way out.
@@ -19,8 +25,7 @@ def scratch_directory(parent: str | Path | None) -> Iterator[Path]:
     Raises:
         TierError: if ``parent`` is missing, not a directory, or can't be written to.
     """
-    if parent is not None and not Path(parent).is_dir():
-        raise TierError(f"The scratch directory {parent} does not exist; create it, or name another with --ssd-path.")
+    check_parent(parent)
     try:
         path = Path(tempfile.mkdtemp(prefix="flexgnn-", dir=parent))
     except OSError as error:

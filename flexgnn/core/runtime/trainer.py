@@ -22,7 +22,7 @@ from flexgnn.core.plugins import load_plugins
 from flexgnn.core.program.lower import lower
 from flexgnn.core.runtime.events import EpochRecord, Event, Listener, RunPlanned
 from flexgnn.core.runtime.executor import Executor, Totals
-from flexgnn.core.runtime.scratch import scratch_directory
+from flexgnn.core.runtime.scratch import check_parent, scratch_directory
 from flexgnn.core.runtime.splits import SplitSizes, count_splits
 from flexgnn.core.runtime.storage import Storage
 from flexgnn.core.sizes import format_size, parse_size
@@ -84,6 +84,7 @@ class Trainer:
         self._backend = plugins.compute_backend(COMPUTE_TIERS[device])()
         self._tier_backend = plugins.tier_backend(ssd_backend)
         self._planner = plugins.planner(planner)() if isinstance(planner, str) else planner
+        check_parent(ssd_path)
         self._ssd_path = ssd_path
         self._budget_bytes = None if device_memory is None else parse_size(device_memory)
         self._seed = seed
