@@ -72,7 +72,7 @@ class EpochRecord:
     peak_bytes: dict[str, int]
     """By tier."""
     moved_bytes: dict[str, int]
-    """By channel."""
+    """By channel, evaluation included."""
 
 
 Event = RunPlanned | SetupFinished | TransferFinished | StepFinished | EpochRecord

@@ -233,10 +233,10 @@ class Trainer:
             )
         self._optimizer.step()
         seconds = time.perf_counter() - start
-        moved = {name: size - moved_before[name] for name, size in executor.movement.moved_bytes.items()}
         counted: Totals | None = totals
         if self._program.random:
             counted = executor.evaluate() if evaluating else None
+        moved = {name: size - moved_before[name] for name, size in executor.movement.moved_bytes.items()}
         train, val, test = sizes.accuracies(counted.correct) if counted else (None, None, None)
         return EpochRecord(
             epoch=epoch,
