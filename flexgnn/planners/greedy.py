@@ -52,12 +52,15 @@ class GreedyPlanner(Planner):
         self._num_blocks = num_blocks
 
     def decide(self, problem: PlanningProblem) -> Decisions:
-        ranked = sorted(self._ranked(problem), key=lambda ranked: ranked[0])
-        for fraction in _FILL_FRACTIONS:
-            for _, draft in ranked:
-                decisions = draft.filled(fraction).decisions
-                if _projected_peak(problem, decisions) <= problem.budget_bytes:
-                    return decisions
+        best: tuple[float, Decisions | None] = (np.inf, None)
+        for promised, draft in sorted(self._ranked(problem), key=lambda ranked: ranked[0]):
+            if promised >= best[0]:
+                break
+            packed = next((d for f in _FILL_FRACTIONS if _packs(problem, d := draft.filled(f))), None)
+            if packed is not None and packed.seconds < best[0]:
+                best = packed.seconds, packed.decisions
+        if best[1] is not None:
+            return best[1]
         needed, decisions = min(self._smallest(problem), key=lambda smallest: smallest[0])
         if needed <= problem.budget_bytes:
             return decisions
@@ -98,6 +101,11 @@ class GreedyPlanner(Planner):
         info = problem.store.info
         num_chunks = -(-info.num_nodes // info.chunk_rows)
         return [problem.blocks(-(-num_chunks // min(self._num_blocks, num_chunks)))]
+
+
+def _packs(problem: PlanningProblem, draft: _Draft) -> bool:
+    """Whether the draft fits the budget, packing included."""
+    return _projected_peak(problem, draft.decisions) <= problem.budget_bytes
 
 
 def _projected_peak(problem: PlanningProblem, decisions: Decisions) -> int:
