@@ -85,7 +85,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(store: GraphStore) ->
     trainer = Trainer(model, store, torch.optim.SGD(model.parameters(), lr=1e30))
     with pytest.raises(TrainingError, match="lower learning rate"):
         trainer.fit(50)
-    assert all(torch.isfinite(p).all() for p in model.parameters()) or trainer.history
+    assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
 def test_a_disk_that_fills_up_stops_the_run_with_its_message(
