@@ -31,7 +31,8 @@ class TierBackend(ABC):
 
     A blob is written once by :meth:`put` and read many times; putting again under the same key replaces it
     as a whole. Calls for different keys may come from several threads at once. A key is any text of 1 to
-    200 characters. Arrays are C-contiguous, little-endian, of any shape and of a numeric or bool dtype.
+    200 characters; another, or rows that the blob does not have, is a :class:`ValueError`. Arrays are
+    C-contiguous, little-endian, of any shape and of a numeric or bool dtype.
     Every failure of the tier itself (full, read-only, damaged) is a :class:`~flexgnn.core.errors.TierError`;
     reading or deleting a key that was never put is a :class:`KeyError`.
     """
