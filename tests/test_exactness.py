@@ -27,6 +27,7 @@ MODELS: dict[str, Callable[[int, int], torch.nn.Module]] = {
     "gin": lambda f, c: GIN(f, 8, 2, c, train_eps=True),
     "last": lambda f, c: GraphSAGE(f, 8, 3, c, jk="last", act="elu"),
     "residual": lambda f, c: Residual(f, 8, c),
+    "shared": lambda f, c: Shared(f, 8, c),
     "sequential": lambda f, c: Sequential(
         "x, edge_index, edge_weight",
         [
@@ -55,6 +56,24 @@ class Residual(torch.nn.Module):
         return self.leave(torch.cat([h, self.side(h, edge_index)], dim=-1))
 
 
+class Shared(torch.nn.Module):
+    """Several aggregations of one value: weighted and not, summed and averaged."""
+
+    def __init__(self, num_features: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.enter = torch.nn.Linear(num_features, width)
+        self.weighted = GCNConv(width, num_classes, normalize=False)
+        self.weighted.lin = torch.nn.Identity()
+        self.leave = torch.nn.Linear(width, num_classes)
+        self.weighted.bias = None
+        self.summed, self.averaged = SAGEConv(width, num_classes, aggr="sum"), SAGEConv(width, num_classes)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        h = self.enter(x)
+        weighted = self.leave(self.weighted(h, edge_index, edge_weight))
+        return weighted + self.summed(h, edge_index) + self.averaged(h, edge_index)
+
+
 def assert_close(ours: Outcome, pyg: Outcome) -> None:
     """Within 1e-4: losses each, gradients and logits by the largest of a tensor."""
     for epoch, (loss, expected) in enumerate(zip(ours.losses, pyg.losses, strict=True)):
@@ -71,7 +90,7 @@ def relative_error(ours: Tensor, expected: Tensor) -> float:
 
 
 def takes_weights(name: str) -> bool:
-    return name in ("gcn", "gcn-norm-jk", "residual", "sequential")
+    return name in ("gcn", "gcn-norm-jk", "residual", "shared", "sequential")
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])

@@ -167,7 +167,7 @@ class SlotBuilder:
         """Halos that a phase pulls from, and packs that it writes."""
         for block in range(self._count):
             step = self._workload.step_index(phase, block)
-            for pull in dict.fromkeys(phase.pulls):
+            for pull in phase.pulled.values():
                 if pull.field in self.packed:
                     yield from self._halo(phase, pull, block, step)
             for name in phase.writes:

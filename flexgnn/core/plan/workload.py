@@ -96,6 +96,11 @@ class Phase:
     def training(self) -> bool:
         return self.kind != "evaluate"
 
+    @property
+    def pulled(self) -> dict[str, Pull]:
+        """One pull for each field: aggregations share its rows, and the weights if one of them takes any."""
+        return {pull.field: pull for pull in sorted(self.pulls, key=lambda pull: pull.weighted)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:

@@ -156,7 +156,7 @@ class Executor:
         """The arrays of a step, halos excepted; waits for their loads."""
         phase, block = step.phase, step.block
         names = dict.fromkeys((*phase.reads, *phase.writes))
-        pulls = {pull.field: pull for pull in phase.pulls}
+        pulls = phase.pulled
         return StepData(
             phase=phase,
             rows={name: self.memory.rows(name, block) for name in names},
@@ -193,7 +193,7 @@ class Executor:
     def _pull_all_but_last(self, data: StepData, step: Step) -> StepData:
         """Make every pass of the step's pulls but the last; return the data of the last."""
         ready = dict(data.neighbors)
-        for pull in {pull.field: pull for pull in step.phase.pulls}.values():
+        for pull in step.phase.pulled.values():
             if self._packed(pull):
                 for neighbors in self._passes(pull, step.block, data.neighbors[pull.field]):
                     ready[pull.field] = neighbors

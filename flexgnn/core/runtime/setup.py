@@ -10,7 +10,7 @@ import numpy as np
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.slots import SETUP_STEP
-from flexgnn.core.plan.topology import Direction, HaloLister, edge_range
+from flexgnn.core.plan.topology import Direction, HaloLister
 from flexgnn.core.plan.workload import Source
 from flexgnn.core.program.adjacency import node_vectors
 from flexgnn.core.program.kernels import NO_VECTOR
@@ -36,7 +36,8 @@ def read_own(store: GraphStore, plan: Plan, name: str, block: int, out: Array) -
     start, stop = blocks.start(block), blocks.stop(block)
     if field.array.endswith(("/indices", "/weights")):
         direction: Direction = "in" if field.array.startswith("in/") else "out"
-        start, stop = edge_range(store, direction, start, stop)
+        edges = plan.workload.halos[direction].edges
+        start, stop = sum(edges[:block]), sum(edges[: block + 1])
     elif field.array.endswith("/indptr"):
         stop += 1
     store.read(field.array, start, stop, out=out)

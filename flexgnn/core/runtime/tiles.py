@@ -121,7 +121,7 @@ class TileRunner:
                 name = ties_name(aggregation)
                 view.pull_max(source, out, view.rows(name) if view.has(name) else np.empty_like(out))
             else:
-                view.pull_sum(source, vector_names(aggregation.adjacency), out)
+                view.pull_sum(source, vector_names(aggregation.adjacency), out, weighted=aggregation.adjacency.weighted)
 
     def _forward(self, view: _TileView, rows: RowContext) -> TileResult:
         program, segment, prefix = self._program, self._segment(view), view.prefix
@@ -214,7 +214,9 @@ class TileRunner:
         if aggregation.reduce == "max":
             view.pull_max_gradient(name, view.rows(aggregation.input), sums)
         else:
-            view.pull_sum(name, vector_names(aggregation.adjacency).transposed, sums)
+            view.pull_sum(
+                name, vector_names(aggregation.adjacency).transposed, sums, weighted=aggregation.adjacency.weighted
+            )
 
     def _leave_gradients(self, view: _TileView, segment: Segment, inputs: NamedTensors) -> None:
         """Write the gradients of a segment's inputs where earlier stages will look for them."""
@@ -260,12 +262,13 @@ class _TileView:
         array: Array = self.data.partial[name][self.first : self._stop]
         return array
 
-    def pull_sum(self, source: str, vectors: AdjacencyVectors, out: Array) -> None:
+    def pull_sum(self, source: str, vectors: AdjacencyVectors, out: Array, *, weighted: bool) -> None:
         """Weighted sum over neighbours of ``source`` into ``out`` (T x D)."""
         n = self.data.neighbors[source]
         loops = NO_VECTOR if vectors.loops is None else self.data.rows[vectors.loops]
         scale = NO_VECTOR if vectors.row is None else self.data.rows[vectors.row]
-        pull_sum(*self._reach(n), n.indptr, n.indices, n.weights, loops, scale, n.own, self.first, out)
+        weights = n.weights if weighted else NO_VECTOR
+        pull_sum(*self._reach(n), n.indptr, n.indices, weights, loops, scale, n.own, self.first, out)
 
     def pull_max(self, source: str, out: Array, ties: Array) -> None:
         """Maximum over neighbours of ``source`` into ``out`` (T x D), and how many reach it into ``ties``."""
