@@ -44,7 +44,15 @@ class PlanError(FlexGNNError):
 
 
 class TierError(FlexGNNError):
-    """A storage tier failed: full, read-only, missing, or a tensor that can't be read back."""
+    """A storage tier failed: read-only, missing, out of reach."""
+
+
+class TierFullError(TierError):
+    """A storage tier, or the disk below it, has no room for a tensor."""
+
+
+class DamagedBlobError(TierError):
+    """What a storage tier holds under a key is not what was put there."""
 
 
 class TrainingError(FlexGNNError):

@@ -21,7 +21,7 @@ from flexgnn.core import hookspecs
 from flexgnn.core.errors import PluginError
 from flexgnn.core.graph.dataset import Dataset
 from flexgnn.core.planner import Planner
-from flexgnn.core.tier import ComputeBackend, TierBackend
+from flexgnn.core.tier import CONTRACT_VERSION, ComputeBackend, TierBackend
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,23 @@ def _fault(kind: _Kind, thing: Any) -> str | None:
         return f"it lacks {', '.join(sorted(missing))} of {wanted}."
     if not isinstance(getattr(thing, "name", None), str):
         return f"{thing.__qualname__} has no name."
+    return _contract_fault(thing) if kind is _TIER_BACKEND else None
+
+
+def _contract_fault(backend: Any) -> str | None:
+    """Why a storage backend was written for another FlexGNN; None if it was written for this one."""
+    version = getattr(backend, "contract_version", None)
+    if not isinstance(version, int):
+        return (
+            f"{backend.__qualname__} does not say which version of the contract of tiers it was written for: "
+            f"set contract_version = {CONTRACT_VERSION} once it meets flexgnn.core.tier.TierBackend."
+        )
+    if version != CONTRACT_VERSION:
+        newer = "FlexGNN" if version > CONTRACT_VERSION else "package"
+        return (
+            f"it was written for version {version} of the contract of tiers, and this FlexGNN has version "
+            f"{CONTRACT_VERSION}: install a newer version of the {newer}."
+        )
     return None
 
 

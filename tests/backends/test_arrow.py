@@ -17,7 +17,7 @@ ROWS = sample("float32", (101, 103))
 
 
 def open_tier(path: Path) -> ArrowBackend:
-    return ArrowBackend.open(TierOptions(path=path))
+    return ArrowBackend(TierOptions(location=str(path)))
 
 
 def only_file(path: Path) -> Path:

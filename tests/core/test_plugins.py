@@ -149,7 +149,7 @@ def test_an_entry_point_can_name_its_extra(install: Install) -> None:
         (
             "return [Other]",
             "from flexgnn.core.tier import TierBackend; return [type('Half', (TierBackend,), {'name': 'half'})]",
-            "it lacks close, delete, flush, get_rows, keys, open, put, size_bytes of TierBackend.",
+            "it lacks close, find_blob, flush, keys, read_blob, remove_blob, write_blob of TierBackend.",
         ),
         ('(Dataset("ring", "A ring of nodes.", None),)', "['ring']", "it is no Dataset."),
     ],

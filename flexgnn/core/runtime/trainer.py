@@ -215,7 +215,7 @@ class Trainer:
                     f"The plan spills {needed} to {path.parent}, where {free} are free; "
                     "name another directory with --ssd-path, or give more --device-memory."
                 )
-            tier = self._tier_backend.open(TierOptions(path=path))
+            tier = self._tier_backend(TierOptions(location=str(path)))
             try:
                 yield Storage(tier, plan.storage_bytes)
             finally:
