@@ -4,6 +4,7 @@ from flexgnn.core.errors import FlexGNNError
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.hookspecs import hookimpl
 from flexgnn.core.runtime.trainer import Trainer
+from flexgnn.core.tier_spec import TierSpec
 from flexgnn.datasets import load_dataset
 
-__all__ = ["FlexGNNError", "GraphStore", "Trainer", "hookimpl", "load_dataset"]
+__all__ = ["FlexGNNError", "GraphStore", "TierSpec", "Trainer", "hookimpl", "load_dataset"]

@@ -9,9 +9,11 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from flexgnn.calibrating import calibrate_tiers
 from flexgnn.console import (
     RunDisplay,
     accuracy_line,
+    calibration_table,
     graph_line,
     make_console,
     peak_table,
@@ -20,8 +22,10 @@ from flexgnn.console import (
     plugin_table,
     traffic_table,
 )
+from flexgnn.core.plan.profile import save_profiles
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.sizes import format_size
+from flexgnn.core.tier_spec import FORM
 from flexgnn.datasets import generate as generate_graph
 from flexgnn.exits import exit_codes
 from flexgnn.launch import RunConfig, import_file, make_trainer, open_graph, restore_trainer
@@ -51,13 +55,12 @@ def run(config: RunConfig, output: Output = None) -> None:
         if output is None:
             trainer.fit(config.epochs, eval_every=config.eval_every)
         else:
-            with RunDirectory(output, config) as directory:
+            with RunDirectory(output, config, trainer.model) as directory:
                 directory.save_plan(trainer.plan)
                 trainer.listeners.append(directory)
                 trainer.fit(config.epochs, eval_every=config.eval_every)
-                directory.save_model(trainer.model)
     plan, last = trainer.plan, trainer.history[-1]
-    console.print(peak_table(last.peak_bytes, {plan.compute_tier: plan.budget_bytes}, plan.projected_peaks))
+    console.print(peak_table(last.peak_bytes, plan.capacities, plan.projected_peaks))
     console.print(traffic_table([record.moved_bytes for record in trainer.history]))
     console.print(accuracy_line([asdict(record) for record in trainer.history]))
 
@@ -83,6 +86,20 @@ def plan(
 def plugins() -> None:
     """List every backend, planner and data set, and whether it can be used."""
     make_console().print(plugin_table(load_plugins().entries()))
+
+
+@app.command()
+def calibrate(
+    tier: Annotated[
+        list[str] | None, typer.Option(metavar="TIER", help=f"A tier to measure, {FORM}; repeatable. Without: all.")
+    ] = None,
+    ssd_path: Annotated[str | None, typer.Option(help="Existing directory to measure in.")] = None,
+) -> None:
+    """Measure every storage tier, and keep the rates for planning."""
+    console = make_console()
+    profiles = calibrate_tiers(tier or [], ssd_path, console)
+    console.print(calibration_table(profiles))
+    console.print(f"saved to {save_profiles(profiles)}")
 
 
 @app.command("import")

@@ -11,8 +11,18 @@ from rich.table import Table
 
 from flexgnn.core.graph.store import GraphInfo
 from flexgnn.core.plan.plan import Plan, describe
+from flexgnn.core.plan.profile import TierProfile
 from flexgnn.core.plugins import PluginEntry
-from flexgnn.core.runtime.events import EpochRecord, Event, RunPlanned, SetupFinished, StepFinished
+from flexgnn.core.runtime.events import (
+    DamageFound,
+    EpochRecord,
+    Event,
+    RunPlanned,
+    ScratchRemoved,
+    SetupFinished,
+    StepFinished,
+    TierOpened,
+)
 from flexgnn.core.sizes import format_size
 
 
@@ -45,7 +55,14 @@ class RunDisplay:
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, RunPlanned):
+        if isinstance(event, ScratchRemoved):
+            size = format_size(event.size_bytes)
+            self._console.print(f"removed {event.path} ({size}): the run that it belonged to had died", style="yellow")
+        elif isinstance(event, TierOpened) and event.notice:
+            self._console.print(f"tier {event.name}: {event.notice}", style="yellow")
+        elif isinstance(event, DamageFound):
+            self._console.print(f"{event.message} Epoch {event.epoch} is repeated.", style="yellow", markup=False)
+        elif isinstance(event, RunPlanned):
             self._progress.update(self._task, total=event.num_steps * self._epochs)
         elif isinstance(event, SetupFinished):
             self._progress.update(self._task, description="training")
@@ -74,7 +91,7 @@ def graph_line(info: GraphInfo) -> str:
 
 def plan_line(plan: Plan) -> str:
     """A plan in one line."""
-    spills = format_size(plan.traffic_bytes["tier write"])
+    spills = format_size(sum(size for name, size in plan.traffic_bytes.items() if name.endswith(" write")))
     return (
         f"plan ({plan.planner}): {plan.num_blocks} block{'s' if plan.num_blocks > 1 else ''}, "
         f"{format_size(plan.projected_peak_bytes)} of {format_size(plan.budget_bytes)} {plan.compute_tier} projected, "
@@ -87,7 +104,8 @@ def plan_tables(plan: Plan) -> list[Table]:
     columns = ("phase", "compute s", "read s", "write s", "in all s")
     phases = Table(*columns, title="Projected seconds, at assumed rates", title_justify="left")
     for phase, seconds in zip(plan.workload.phases, plan.phase_seconds, strict=True):
-        times = (f"{value:.3f}" for value in (seconds.compute, seconds.read, seconds.write, seconds.total))
+        spans = (seconds.compute, seconds.slowest("read"), seconds.slowest("write"), seconds.total)
+        times = (f"{value:.3f}" for value in spans)
         phases.add_row(describe(phase), *times)
     fields = Table("field", "size", "where", title="Fields", title_justify="left")
     for name, where in placements(plan).items():
@@ -127,6 +145,22 @@ def peak_table(peaks: Mapping[str, int], budgets: Mapping[str, int | None], proj
         table.add_row(
             tier, format_size(peak), format_size(projected[tier]), "none" if budget is None else format_size(budget)
         )
+    return table
+
+
+def calibration_table(profiles: Iterable[TierProfile]) -> Table:
+    """What was measured of each tier."""
+    title = "Storage tiers: GB/s, and processor seconds a GB (CPU)"
+    table = Table(
+        "tier", "blob", "threads", "write", "read", "CPU write", "CPU read", title=title, title_justify="left"
+    )
+    for profile in profiles:
+        name = ",".join([profile.backend, *(f"{setting}={value}" for setting, value in profile.settings.items())])
+        for m in profile.measurements:
+            speeds = (m.write_bytes_per_second / 1e9, m.read_bytes_per_second / 1e9)
+            cpu = (m.write_cpu_seconds_per_byte * 1e9, m.read_cpu_seconds_per_byte * 1e9)
+            figures = (f"{value:.2f}" for value in (*speeds, *cpu))
+            table.add_row(name, format_size(m.block_bytes), str(m.threads), *figures)
     return table
 
 

@@ -25,11 +25,16 @@ def exit_codes(console: Console) -> Iterator[None]:
     try:
         yield
     except FlexGNNError as error:
-        console.print(f"error: {error}", markup=False)
+        console.print(f"error: {error}", *_notes(error), sep="\n", markup=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        console.print("interrupted")
+    except KeyboardInterrupt as interrupt:
+        console.print("interrupted", *_notes(interrupt), sep="\n", markup=False)
         sys.exit(INTERRUPTED)
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was added to ``error`` on its way out."""
+    return getattr(error, "__notes__", [])
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

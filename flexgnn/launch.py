@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model
 from torch_geometric.data import Data
 from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
 from torch_geometric.data.storage import GlobalStorage
@@ -17,6 +19,7 @@ from flexgnn.core.errors import ConfigError, GraphError
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.runtime.events import Listener
 from flexgnn.core.runtime.trainer import Trainer
+from flexgnn.core.tier_spec import parse_pairs
 from flexgnn.datasets import load_dataset
 from flexgnn.models import build_model
 
@@ -38,7 +41,14 @@ class RunConfig:
     """Epochs from one evaluation to the next, where dropout makes evaluation a pass of its own."""
     planner: str
     ssd_backend: str
-    ssd_path: Path | None
+    ssd_path: str | None
+    ssd_option: list[str] | None
+    """``NAME=VALUE`` each."""
+    tier: list[str] | None
+    """As :meth:`~flexgnn.core.tier_spec.TierSpec.parse` takes them."""
+    place: list[str] | None
+    """``TENSORS=TIER`` each."""
+    verify: bool
     device: str
     device_memory: str | None
     host_memory: str | None
@@ -52,7 +62,7 @@ class RunConfig:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in vars(self).items()}
+        return dict(vars(self))
 
 
 def open_graph(dataset: str) -> GraphStore:
@@ -73,6 +83,10 @@ def make_trainer(config: RunConfig, store: GraphStore, listeners: tuple[Listener
         host_memory=config.host_memory,
         ssd_backend=config.ssd_backend,
         ssd_path=config.ssd_path,
+        ssd_options=parse_pairs(config.ssd_option or []),
+        tiers=config.tier or [],
+        place=parse_pairs(config.place or []),
+        verify=config.verify,
         planner=config.planner,
         seed=config.seed,
         listeners=listeners,
@@ -86,14 +100,11 @@ def restore_trainer(run: Path) -> Trainer:
         ConfigError: if ``run`` is not the output of a finished run.
     """
     try:
-        settings = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        parameters = torch.load(run / "model.pt", weights_only=True)
-        path = settings["ssd_path"]
-        config = RunConfig(**{**settings, "ssd_path": None if path is None else Path(path)})
-    except (OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        config = RunConfig(**json.loads((run / "config.json").read_text(encoding="utf-8")))
+        trainer = make_trainer(config, open_graph(config.dataset))
+        load_model(trainer.model, run / "model.safetensors")
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"{run} is not the output of a finished run: {error}.") from error
-    trainer = make_trainer(config, open_graph(config.dataset))
-    trainer.model.load_state_dict(parameters)
     return trainer
 
 

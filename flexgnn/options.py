@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from typer import Option
 
+from flexgnn.core.plan.placement import TENSOR_CLASSES
+from flexgnn.core.tier_spec import DEFAULT_BACKEND, FORM
 from flexgnn.launch import RunConfig
 
 
@@ -24,8 +25,24 @@ def run_config(
     epochs: Annotated[int, Option(help="Epochs to train.")] = 30,
     eval_every: Annotated[int, Option(help="With dropout: epochs from one evaluation to the next.")] = 1,
     planner: Annotated[str, Option(help="Name of a planner.")] = "greedy",
-    ssd_backend: Annotated[str, Option(help="Name of a storage backend.")] = "arrow",
-    ssd_path: Annotated[Path | None, Option(help="Existing directory for scratch files, removed afterwards.")] = None,
+    ssd_backend: Annotated[str, Option(help="Name of a storage backend.")] = DEFAULT_BACKEND,
+    ssd_path: Annotated[
+        str | None, Option(help="Existing directory for scratch files, removed afterwards (or a backend's URL).")
+    ] = None,
+    ssd_option: Annotated[
+        list[str] | None, Option(metavar="NAME=VALUE", help="A setting of the storage backend; repeatable.")
+    ] = None,
+    tier: Annotated[
+        list[str] | None, Option(metavar="TIER", help=f"A storage tier, {FORM}; repeatable, instead of --ssd-backend.")
+    ] = None,
+    place: Annotated[
+        list[str] | None,
+        Option(
+            metavar="TENSORS=TIER",
+            help=f"Put {', '.join(TENSOR_CLASSES)} on a tier; repeatable. Without: the planner's choice.",
+        ),
+    ] = None,
+    verify: Annotated[bool, Option("--verify", help="Check all that is read back from storage.")] = False,
     device: Annotated[str, Option(help="cpu or cuda.")] = "cpu",
     device_memory: Annotated[
         str | None, Option(help="Budget of the compute tier, as in 512MiB. Without: what is free.")

@@ -1,12 +1,12 @@
 """Writes a run to a directory, as it happens: what ``flexgnn report`` and ``flexgnn predict`` read.
 
-==================  =================================================
-``config.json``     what was asked
-``plan.json``       the frozen plan
-``history.jsonl``   a line an epoch
-``events.jsonl``    a line a step and a line a transfer
-``model.pt``        the trained ``state_dict``; written at the end
-==================  =================================================
+=====================  ==================================================================
+``config.json``        what was asked
+``plan.json``          the frozen plan
+``history.jsonl``      a line an epoch
+``events.jsonl``       a line a step and a line a transfer
+``model.safetensors``  the trained ``state_dict``; written at the end, however that comes
+=====================  ==================================================================
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from types import TracebackType
 from typing import IO
 
 import torch
+from safetensors.torch import save_model
 
 from flexgnn.core.errors import ConfigError
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.runtime.events import EpochRecord, Event
 from flexgnn.launch import RunConfig
 
-CONFIG, PLAN, HISTORY, EVENTS, MODEL = "config.json", "plan.json", "history.jsonl", "events.jsonl", "model.pt"
+CONFIG, PLAN, HISTORY, EVENTS = "config.json", "plan.json", "history.jsonl", "events.jsonl"
+MODEL = "model.safetensors"
 
 
 class RunDirectory:
-    """A listener that records; a context manager that closes its files."""
+    """A listener that records; a context manager that saves the model and closes its files.
 
-    def __init__(self, path: Path, config: RunConfig) -> None:
+    A run that is stopped, by an error or by the user, leaves the model as its last finished epoch left it.
+    """
+
+    def __init__(self, path: Path, config: RunConfig, model: torch.nn.Module) -> None:
         """Make the directory.
 
         Raises:
@@ -48,7 +53,8 @@ class RunDirectory:
             raise ConfigError(
                 f"The output directory {path} can't be made ({why}); name another with --output."
             ) from error
-        self._path = path
+        self._path, self._model = path, model
+        self._finished_epochs = 0
         self._lock = Lock()
         self._history: IO[str] = (path / HISTORY).open("w", encoding="utf-8")
         self._events: IO[str] = (path / EVENTS).open("w", encoding="utf-8")
@@ -59,8 +65,20 @@ class RunDirectory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._history.close()
-        self._events.close()
+        try:
+            if self._finished_epochs:
+                self._save_model()
+                if error is not None:
+                    error.add_note(f"The model after epoch {self._finished_epochs} is in {self._path / MODEL}.")
+        except OSError as failure:
+            if error is None:
+                why = os.strerror(failure.errno or 0)
+                raise ConfigError(
+                    f"The model can't be saved to {self._path / MODEL} ({why}): free some space."
+                ) from failure
+            error.add_note(f"The model could not be saved to {self._path / MODEL}.")
+        finally:
+            self._close()
 
     def __call__(self, event: Event) -> None:
         """Record ``event``; transfers come from threads of their own."""
@@ -69,6 +87,7 @@ class RunDirectory:
             if isinstance(event, EpochRecord):
                 self._history.write(line + "\n")
                 self._history.flush()
+                self._finished_epochs += 1
             else:
                 self._events.write(line + "\n")
 
@@ -76,6 +95,12 @@ class RunDirectory:
         """Record the plan."""
         plan.save(self._path / PLAN)
 
-    def save_model(self, model: torch.nn.Module) -> None:
-        """Record the parameters, as ``torch.load(..., weights_only=True)`` reads them."""
-        torch.save(model.state_dict(), self._path / MODEL)
+    def _save_model(self) -> None:
+        """Record the parameters, whole or not at all."""
+        unfinished = self._path / f".{MODEL}"
+        save_model(self._model, os.fspath(unfinished))
+        os.replace(unfinished, self._path / MODEL)
+
+    def _close(self) -> None:
+        self._history.close()
+        self._events.close()

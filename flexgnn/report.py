@@ -51,7 +51,7 @@ def report(path: Path) -> RenderableType:
         settings,
         f"{len(history)} epochs; loss {history[0]['loss']:.4f} to {last['loss']:.4f}",
         accuracy_line(history),
-        peak_table(last["peak_bytes"], {plan["compute_tier"]: plan["budget_bytes"]}, projected),
+        peak_table(last["peak_bytes"], plan["capacity_bytes"], projected),
         traffic_table([record["moved_bytes"] for record in history]),
         _phase_table(path, plan, len(history)),
     )
@@ -71,7 +71,7 @@ def _phase_table(path: Path, plan: dict[str, Any], epochs: int) -> Table:
     )
     for phase in plan["projected"]["phases"]:
         key = (phase["kind"], phase["stage"])
-        projected = max(phase["compute"], phase["read"], phase["write"])
+        projected = max(phase["compute"], *phase["channels"].values(), 0.0)
         table.add_row(
             key[0], str(key[1]), *(f"{s:.3f}" for s in (projected, computed[key] / epochs, waited[key] / epochs))
         )

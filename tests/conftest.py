@@ -7,6 +7,14 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    """Data sets are built once; rates that were measured on this machine change no test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLEXGNN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _scratch_files_are_gone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Whatever a test does, a run leaves nothing in the temporary directory."""

@@ -108,7 +108,7 @@ def test_ten_epochs_agree_with_pyg_while_spilling(name: str, directed: bool, wei
 
     def spilled(trainer: Trainer) -> None:
         assert trainer.plan.num_blocks == 5
-        assert trainer.history[-1].moved_bytes["tier write"] > 0
+        assert trainer.history[-1].moved_bytes["arrow write"] > 0
 
     budget = smallest_budget(model, store, planner)
     assert_close(train_with_flexgnn(model, store, 10, device_memory=budget, planner=planner, inspect=spilled), expected)

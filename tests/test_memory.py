@@ -67,7 +67,7 @@ def test_anonymous_memory_grows_by_no_more_than_budget_and_fixed_cost(name: str,
     arguments = [str(large_store.path), name, str(budget)]
     run = subprocess.run([sys.executable, "-c", MEASURED_RUN, *arguments], capture_output=True, text=True, check=True)
     measured = json.loads(run.stdout)
-    assert measured["moved"]["tier write"] > budget
+    assert measured["moved"]["arrow write"] > budget
     assert measured["growth"] <= 1.2 * budget + FIXED_MEMORY_BYTES
 
 

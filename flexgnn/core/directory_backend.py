@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import os
 import shutil
+import threading
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,9 @@ class DirectoryBackend(TierBackend):
     def __init__(self, options: TierOptions) -> None:
         super().__init__(options)
         self.directory = Path(options.location)
+        self._lock = threading.Lock()
         self._unflushed: set[str] = set()
+        self._paths: dict[str, Path] = {}
         with self._failures("open", self.directory):
             for name in os.listdir(self.directory):
                 if name.startswith((_UNFINISHED, _RETIRED)):
@@ -76,17 +79,17 @@ class DirectoryBackend(TierBackend):
         return DamagedBlobError(f"The {self.name} tier's file {path} is damaged or cut short: run again.")
 
     def write_blob(self, key: str, array: Array) -> Blob:
-        name = _file_name(key, self.suffix)
+        path = self._path(key)
         unfinished = self.directory / f"{_UNFINISHED}{os.getpid()}-{next(_serial)}"
-        with self._failures("write", self.directory / name):
+        with self._failures("write", path):
             try:
                 blob = self.write_file(unfinished, key, array)
-                self._replace(unfinished, self.directory / name)
+                _replace(unfinished, path)
             except BaseException:
                 _remove(unfinished)
                 raise
         with self._lock:
-            self._unflushed.add(name)
+            self._unflushed.add(path.name)
         return blob
 
     def read_blob(self, key: str, blob: Blob, start: int, out: Array) -> None:
@@ -108,6 +111,7 @@ class DirectoryBackend(TierBackend):
             _take_away(path)
         with self._lock:
             self._unflushed.discard(path.name)
+            self._paths.pop(key, None)
 
     def keys(self) -> Iterator[str]:
         with self._failures("list", self.directory):
@@ -117,7 +121,8 @@ class DirectoryBackend(TierBackend):
                 encoded = name.removeprefix(_NAMED).removesuffix(self.suffix)
                 yield unquote_to_bytes(encoded).decode("utf-8", "surrogatepass")
             elif name.startswith(_HASHED):
-                with contextlib.suppress(FileNotFoundError):
+                # What is damaged has no key that could be told.
+                with contextlib.suppress(FileNotFoundError, DamagedBlobError):
                     yield self._inspected(self.directory / name)[0]
 
     def flush(self) -> None:
@@ -126,7 +131,7 @@ class DirectoryBackend(TierBackend):
         try:
             for path in (*(self.directory / name for name in names), self.directory):
                 with self._failures("flush", path), contextlib.suppress(FileNotFoundError):
-                    _synchronise(path, deep=path != self.directory)
+                    synchronise(path, deep=path != self.directory)
         except TierError:
             with self._lock:
                 self._unflushed |= names
@@ -139,7 +144,10 @@ class DirectoryBackend(TierBackend):
         return str(self._path(key))
 
     def _path(self, key: str) -> Path:
-        return self.directory / _file_name(key, self.suffix)
+        path = self._paths.get(key)
+        if path is None:
+            path = self._paths[key] = self.directory / _file_name(key, self.suffix)
+        return path
 
     def _inspected(self, path: Path) -> tuple[str, Blob]:
         with self._failures("read", path):
@@ -147,17 +155,6 @@ class DirectoryBackend(TierBackend):
                 return self.inspect_file(path)
             except (ValueError, KeyError, TypeError) as error:
                 raise self.damaged(path) from error
-
-    @staticmethod
-    def _replace(new: Path, path: Path) -> None:
-        """Move ``new`` to ``path``. A folder that is there is moved away first: it can't be replaced in one go."""
-        if path.is_dir():
-            retired = path.with_name(f"{_RETIRED}{os.getpid()}-{next(_serial)}")
-            os.replace(path, retired)
-            os.replace(new, path)
-            shutil.rmtree(retired, ignore_errors=True)
-        else:
-            os.replace(new, path)
 
     @contextlib.contextmanager
     def _failures(self, verb: str, path: Path) -> Iterator[None]:
@@ -174,9 +171,41 @@ class DirectoryBackend(TierBackend):
         except OSError as error:
             if error.errno is None:  # a library's own report of a body that is too short
                 raise self.damaged(path) from error
-            kind = TierFullError if _ADVICE.get(error.errno) is _FULL else TierError
-            advice = _ADVICE.get(error.errno, "check the disk, or choose another directory with --ssd-path")
-            raise kind(f"The {self.name} tier can't {verb} {path} ({os.strerror(error.errno)}): {advice}.") from error
+            raise system_failure(self.name, verb, path, error.errno) from error
+
+
+def system_failure(tier: str, verb: str, path: Path, code: int) -> TierError:
+    """The error to raise when the operating system refuses to ``verb`` the ``path`` of a tier with ``code``."""
+    kind = TierFullError if _ADVICE.get(code) is _FULL else TierError
+    advice = _ADVICE.get(code, "check the disk, or choose another directory with --ssd-path")
+    return kind(f"The {tier} tier can't {verb} {path} ({os.strerror(code)}): {advice}.")
+
+
+def read_at(path: Path, offset: int, out: memoryview) -> int:
+    """Read into ``out`` from ``offset`` on, until it is full or the file ends. Returns the bytes read."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        filled = 0
+        while filled < len(out):
+            count = os.preadv(file, [out[filled:]], offset + filled)
+            if count == 0:
+                break
+            filled += count
+        return filled
+    finally:
+        os.close(file)
+
+
+def synchronise(path: Path, *, deep: bool) -> None:
+    """Have the system write ``path`` to the disk, with what is below it if ``deep``."""
+    if deep and path.is_dir():
+        for child in path.iterdir():
+            synchronise(child, deep=True)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _file_name(key: str, suffix: str) -> str:
@@ -186,6 +215,19 @@ def _file_name(key: str, suffix: str) -> str:
     if len(name) <= _MAX_NAME_CHARACTERS:
         return f"{_NAMED}{name}{suffix}"
     return f"{_HASHED}{hashlib.blake2b(encoded, digest_size=20).hexdigest()}{suffix}"
+
+
+def _replace(new: Path, path: Path) -> None:
+    """Move ``new`` to ``path``. A folder that is there is moved away first: it can't be replaced in one go."""
+    try:
+        os.replace(new, path)
+    except OSError:
+        if not path.is_dir():
+            raise
+        retired = path.with_name(f"{_RETIRED}{os.getpid()}-{next(_serial)}")
+        os.replace(path, retired)
+        os.replace(new, path)
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 def _remove(path: Path) -> None:
@@ -204,18 +246,6 @@ def _take_away(path: Path) -> None:
         shutil.rmtree(retired)
     else:
         path.unlink()
-
-
-def _synchronise(path: Path, *, deep: bool) -> None:
-    """Have the system write ``path`` to the disk, with what is below it if ``deep``."""
-    if deep and path.is_dir():
-        for child in path.iterdir():
-            _synchronise(child, deep=True)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

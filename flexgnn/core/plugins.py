@@ -77,6 +77,10 @@ class Plugins:
         """The storage backend of that name, else :class:`PluginError`."""
         return cast(type[TierBackend], self._look_up(_TIER_BACKEND, name))
 
+    def tier_backends(self) -> list[type[TierBackend]]:
+        """Every storage backend that can be used."""
+        return [cast(type[TierBackend], t) for (word, _), t in self._usable.items() if word == _TIER_BACKEND.word]
+
     def compute_backend(self, name: str) -> type[ComputeBackend]:
         """The compute backend of that name, else :class:`PluginError`."""
         return cast(type[ComputeBackend], self._look_up(_COMPUTE_BACKEND, name))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from flexgnn.core.blob import Array, Blob, check_key, check_rows, storable
-from flexgnn.core.errors import TierFullError
+from flexgnn.core.errors import DamagedBlobError, TierError, TierFullError
 from flexgnn.core.settings import NoSettings, parse_settings
 from flexgnn.core.sizes import format_size
 
@@ -48,7 +48,8 @@ class TierBackend(ABC):
     removed.
 
     A blob is written once and read many times; putting again under the same key replaces it as a whole. A key is any
-    text of 1 to 200 characters. Arrays are C-contiguous, little-endian, of any shape and of a numeric or bool dtype.
+    text of 1 to 200 characters, lone surrogates included. Arrays are C-contiguous, little-endian, of any shape and of a
+    numeric or bool dtype.
 
     Every failure of the tier itself is a :class:`~flexgnn.core.errors.TierError`: no room left is a
     :class:`~flexgnn.core.errors.TierFullError`, content that was not put there a
@@ -78,7 +79,7 @@ class TierBackend(ABC):
         self._blobs: dict[str, Blob] = {}
         self._sizes: dict[str, int] | None = None
         self._used_bytes = self._peak_bytes = 0
-        self._lock = threading.Lock()
+        self._account_lock = threading.Lock()
 
     # What backends implement
 
@@ -135,10 +136,10 @@ class TierBackend(ABC):
         """Bytes that the place of the tier has left, whatever the capacity; None: without limit."""
         return shutil.disk_usage(self.options.location).free if self.local else None
 
-    def clear(self) -> None:
-        """Delete all blobs."""
+    def remove_all(self) -> None:
+        """Forget all keys, and give their space back."""
         for key in list(self.keys()):
-            self.delete(key)
+            self.remove_blob(key)
 
     # What users of a tier call
 
@@ -155,9 +156,10 @@ class TierBackend(ABC):
             self._blobs[key] = self.write_blob(key, array)
 
     def get(self, key: str, out: Array) -> None:
-        """Fill ``out`` with the whole blob ``key``; its size must match, else :class:`ValueError`."""
-        if out.nbytes != self.size_bytes(key):
-            raise ValueError(f"{key!r} holds {self.size_bytes(key)} bytes, the buffer {out.nbytes}.")
+        """Fill ``out`` with the whole blob ``key``; its shape must match, else :class:`ValueError`."""
+        blob = self.blob(key)
+        if out.shape != blob.shape:
+            raise ValueError(f"{key!r} holds {blob.dtype} {blob.shape}, the buffer is {out.dtype} {out.shape}.")
         self.get_rows(key, 0, out)
 
     def get_rows(self, key: str, start: int, out: Array) -> None:
@@ -171,16 +173,25 @@ class TierBackend(ABC):
 
     def delete(self, key: str) -> None:
         """Forget ``key`` and give its space back."""
+        check_key(key)
         self.remove_blob(key)
         self._blobs.pop(key, None)
-        with self._lock:
+        with self._account_lock:
             if self._sizes is not None:
                 self._used_bytes -= self._sizes.pop(key, 0)
+
+    def clear(self) -> None:
+        """Delete all blobs."""
+        self.remove_all()
+        with self._account_lock:
+            self._blobs.clear()
+            self._sizes, self._used_bytes = {}, 0
 
     def blob(self, key: str) -> Blob:
         """Type and shape of the tensor under ``key``."""
         blob = self._blobs.get(key)
         if blob is None:
+            check_key(key)
             blob = self._blobs[key] = self.find_blob(key)
         return blob
 
@@ -191,21 +202,21 @@ class TierBackend(ABC):
     @property
     def used_bytes(self) -> int:
         """Bytes of all blobs, without the format's own overhead."""
-        with self._lock:
+        with self._account_lock:
             self._known_sizes()
             return self._used_bytes
 
     @property
     def peak_bytes(self) -> int:
         """The most of :attr:`used_bytes` since the tier was opened."""
-        with self._lock:
+        with self._account_lock:
             self._known_sizes()
             return self._peak_bytes
 
     def _known_sizes(self) -> dict[str, int]:
         """The account, opened with what is there; the lock is held."""
         if self._sizes is None:
-            self._sizes = {key: self.blob(key).size_bytes for key in self.keys()}
+            self._sizes = {key: self._found_bytes(key) for key in self.keys()}
             self._used_bytes = self._peak_bytes = sum(self._sizes.values())
         return self._sizes
 
@@ -213,7 +224,7 @@ class TierBackend(ABC):
     def _accounted(self, key: str, size_bytes: int) -> Iterator[None]:
         """Take ``size_bytes`` in place of what ``key`` took; undone if what follows fails."""
         capacity = self.options.capacity_bytes
-        with self._lock:
+        with self._account_lock:
             sizes = self._known_sizes()
             before = sizes.get(key, 0)
             used = self._used_bytes - before + size_bytes
@@ -228,10 +239,20 @@ class TierBackend(ABC):
         try:
             yield
         except BaseException:
-            with self._lock:
-                self._used_bytes += before - size_bytes
-                sizes[key] = before  # 0 where nothing was: that adds up
+            left = self._found_bytes(key, otherwise=before)
+            with self._account_lock:
+                self._used_bytes += left - size_bytes
+                sizes[key] = left  # 0 where nothing is: that adds up
             raise
+
+    def _found_bytes(self, key: str, otherwise: int = 0) -> int:
+        """Bytes of what is stored under ``key``, damaged blobs aside; ``otherwise`` where the tier can't tell."""
+        try:
+            return self.find_blob(key).size_bytes
+        except (KeyError, DamagedBlobError):
+            return 0
+        except TierError:
+            return otherwise
 
 
 class ComputeBackend(ABC):

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 
+from flexgnn.core.cache import cache_directory
 from flexgnn.core.errors import StoreError
 from flexgnn.core.graph.dataset import Dataset
 from flexgnn.core.graph.store import GraphStore
@@ -32,12 +32,6 @@ def load_dataset(name: str, path: str | os.PathLike[str] | None = None) -> Graph
         return _cached(dataset)
     directory = Path(path)
     return GraphStore.open(directory) if directory.exists() else dataset.load(directory)
-
-
-def cache_directory() -> Path:
-    """Where the stores of data sets are kept."""
-    override = os.environ.get("FLEXGNN_CACHE")
-    return Path(override) if override else user_cache_path("flexgnn")
 
 
 def _cached(dataset: Dataset) -> GraphStore:

@@ -10,13 +10,13 @@ import numpy as np
 from flexgnn.core.errors import BudgetError
 from flexgnn.core.hookspecs import hookimpl
 from flexgnn.core.plan.blocks import Blocks
-from flexgnn.core.plan.cost import read_seconds, write_seconds
+from flexgnn.core.plan.cost import TierRates, read_seconds, write_seconds
 from flexgnn.core.plan.decisions import Access, Decisions
 from flexgnn.core.plan.packing import aligned
 from flexgnn.core.plan.plan import arena_estimate, freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.slots import SETUP_STEP, SlotBuilder
-from flexgnn.core.plan.traffic import phase_seconds
+from flexgnn.core.plan.traffic import Traffic
 from flexgnn.core.plan.workload import Source, Workload
 from flexgnn.core.planner import Planner
 from flexgnn.core.sizes import format_size
@@ -61,7 +61,7 @@ class GreedyPlanner(Planner):
                 best = packed.seconds, packed.decisions
         if best[1] is not None:
             return best[1]
-        needed, decisions = min(self._smallest(problem), key=lambda smallest: smallest[0])
+        needed, decisions = self._smallest(problem)
         if needed <= problem.budget_bytes:
             return decisions
         raise BudgetError(
@@ -88,12 +88,17 @@ class GreedyPlanner(Planner):
                 break
         return ranked
 
-    def _smallest(self, problem: PlanningProblem) -> Iterator[tuple[int, Decisions]]:
-        """What each grouping needs at least, with everything spilled."""
+    def _smallest(self, problem: PlanningProblem) -> tuple[int, Decisions]:
+        """The least memory that works, with everything spilled, and how."""
+        drafts = []
         for blocks in self._choices(problem):
             for recomputed in _recomputations(problem):
-                decisions = _spilling(problem.workload(blocks, recomputed), 0, recomputed)
-                yield _projected_peak(problem, decisions), decisions
+                workload = problem.workload(blocks, recomputed)
+                drafts.append(_Draft(problem, workload, _spilling(workload, 0, recomputed)))
+        placed = [draft.decisions for draft in drafts if draft.shortage is None]
+        if not placed and drafts[0].shortage is not None:
+            raise drafts[0].shortage
+        return min(((_projected_peak(problem, d), d) for d in placed), key=lambda found: found[0])
 
     def _choices(self, problem: PlanningProblem) -> Sequence[Blocks]:
         if self._num_blocks is None:
@@ -104,8 +109,8 @@ class GreedyPlanner(Planner):
 
 
 def _packs(problem: PlanningProblem, draft: _Draft) -> bool:
-    """Whether the draft fits the budget, packing included."""
-    return _projected_peak(problem, draft.decisions) <= problem.budget_bytes
+    """Whether the draft fits the budget, packing included, and the storage tiers."""
+    return draft.shortage is None and _projected_peak(problem, draft.decisions) <= problem.budget_bytes
 
 
 def _projected_peak(problem: PlanningProblem, decisions: Decisions) -> int:
@@ -135,10 +140,16 @@ class _Draft:
         self.problem, self.workload, self.decisions = problem, workload, decisions
         self._builder = SlotBuilder(workload, decisions)
         self._slots = self._builder.build()
+        self.shortage: BudgetError | None = None
+        """What the storage tiers have too little room for."""
+        try:
+            self.decisions = replace(decisions, placed=problem.placed(workload, self._slots))
+        except BudgetError as error:
+            self.shortage = error
         num_blocks = workload.blocks.count
         workspace = np.repeat([phase.workspace_bytes for phase in workload.phases], num_blocks)
         self._budget = problem.budget_bytes - int(workspace.max())
-        self.room = self._budget - arena_estimate(self._slots, len(workload.steps))
+        self.room = self._budget - arena_estimate(self._slots, len(workload.steps), problem.alignment_bytes)
 
     @property
     def feasible(self) -> bool:
@@ -146,9 +157,18 @@ class _Draft:
 
     @property
     def seconds(self) -> float:
-        overlapped = self.decisions.lookahead > 0
-        phases = phase_seconds(self.problem.rates, self.workload, self._slots, overlapped=overlapped)
+        """Of an epoch; infinite where the storage tiers have too little room."""
+        if self.shortage is not None:
+            return np.inf
+        traffic = Traffic(self.workload, self._slots, self.problem.storage_tiers, self.decisions.placed)
+        phases = traffic.phase_seconds(self.problem.rates, overlapped=self.decisions.lookahead > 0)
         return sum(phase.total for phase in phases)
+
+    def _rates(self, part: str, block: int) -> TierRates:
+        """Of the tier that the part is on when it does not stay."""
+        placed = self.decisions.placed.get(part)
+        tiers = self.problem.storage_tiers
+        return next((t.rates for t in tiers if placed is not None and t.name == placed[block]), tiers[0].rates)
 
     def with_access(self, name: str, access: Access) -> _Draft:
         changed = replace(self.decisions, access={**self.decisions.access, name: access})
@@ -182,21 +202,23 @@ class _Draft:
 
     def _gaps(self, name: str, block: int, made: int, steps: list[int]) -> Iterator[_Stay]:
         size = self.workload.fields[name].size_bytes(block)
-        rates, ahead = self.problem.rates, self.decisions.lookahead
-        saved = read_seconds(rates, size, stored=False) + write_seconds(rates, size) / len(steps)
+        rates, ahead = self._rates(name, block), self.decisions.lookahead
+        saved = read_seconds(rates, size) + write_seconds(rates, size) / len(steps)
         for before, step in zip([made, *steps], steps, strict=False):
             begin = before + 1 + (ahead if before == made else 0)
             absent = slice(begin, max(step - ahead, begin))
-            yield _Stay(key=(name, block, step), absent=absent, size_bytes=aligned(size), saved_seconds=saved)
+            rounded = aligned(size, self.problem.alignment_bytes)
+            yield _Stay(key=(name, block, step), absent=absent, size_bytes=rounded, saved_seconds=saved)
 
     def _constant(self, name: str, block: int, num_reads: int) -> _Stay:
         field = self.workload.fields[name]
         size = field.size_bytes(block)
-        once = read_seconds(self.problem.rates, size, stored=field.source is Source.STORE)
+        stored = field.source is Source.STORE
+        once = read_seconds(self.problem.rates.store if stored else self._rates(name, block), size)
         return _Stay(
             key=(name, block, SETUP_STEP),
             absent=slice(0, len(self.workload.steps)),
-            size_bytes=aligned(size),
+            size_bytes=aligned(size, self.problem.alignment_bytes),
             saved_seconds=num_reads * once,
         )
 

@@ -1,5 +1,28 @@
-"""What third parties need to prove their backends right."""
+"""What third parties need to prove their backends right, and tiers that misbehave, to prove other parts right."""
 
-from flexgnn.testing.backend_tests import TierBackendTests, assert_same_bits, read_back, sample
+import pytest
 
-__all__ = ["TierBackendTests", "assert_same_bits", "read_back", "sample"]
+for _part in ("account", "backend", "blob", "process", "row", "thread", "training"):
+    pytest.register_assert_rewrite(f"flexgnn.testing.{_part}_tests")
+
+from flexgnn.testing.backend_tests import TierBackendTests  # noqa: E402
+from flexgnn.testing.samples import assert_same_bits, read_back, sample  # noqa: E402
+from flexgnn.testing.state_machine import TierStateMachine  # noqa: E402
+from flexgnn.testing.wrappers import (  # noqa: E402
+    FailingBackend,
+    FullBackend,
+    ThrottledBackend,
+    WrapperBackend,
+)
+
+__all__ = [
+    "FailingBackend",
+    "FullBackend",
+    "ThrottledBackend",
+    "TierBackendTests",
+    "TierStateMachine",
+    "WrapperBackend",
+    "assert_same_bits",
+    "read_back",
+    "sample",
+]

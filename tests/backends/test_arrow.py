@@ -1,7 +1,6 @@
 """The arrow backend: the contract, its files, and what it says when a disk fails."""
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +26,6 @@ def only_file(path: Path) -> Path:
 
 class TestArrowBackend(TierBackendTests):
     backend = ArrowBackend
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, text=True)
-    if mount.returncode != 0:
-        pytest.skip(f"a file system can't be mounted here: {mount.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def test_files_are_arrow_tensors_for_the_owner_alone(tmp_path: Path) -> None:

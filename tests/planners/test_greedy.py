@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch_geometric.nn import GCN, GIN, GraphSAGE
 
 from flexgnn.core.errors import BudgetError
+from flexgnn.core.plan.placement import StorageTier
 from flexgnn.core.plan.plan import freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.program.lower import lower
@@ -35,7 +36,7 @@ def test_every_plan_is_feasible_or_names_a_budget_that_is(
             store=store_of(data, Path(directory) / "graph", chunk_rows),
             budget_bytes=budget_bytes,
             compute_tier="ram",
-            storage_tier="arrow",
+            storage_tiers=(StorageTier(name="arrow"),),
             threads=2,
             training=True,
             evaluation=dropout > 0,
@@ -59,7 +60,7 @@ def test_the_number_of_blocks_can_be_fixed(asked: int, found: int, tmp_path: Pat
         store=store,
         budget_bytes=2**40,
         compute_tier="ram",
-        storage_tier="arrow",
+        storage_tiers=(StorageTier(name="arrow"),),
         threads=2,
         training=True,
         evaluation=False,

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 from zarr.buffer.cpu import NDBuffer
+from zarr.codecs import BytesCodec, Crc32cCodec
 
 from flexgnn.core.errors import StoreError
 from flexgnn.core.graph.layout import FORMAT_VERSION, ArrayLayout, GraphInfo, array_layouts
@@ -220,6 +221,9 @@ def _open_array(path: Path, group: zarr.Group, name: str, layout: ArrayLayout) -
         layout.chunks,
     ):
         raise _damaged(path, f"array {name} is not {layout.dtype} of shape {layout.shape}")
+    # A codec is code that runs on what is read: none but those that the writer uses, whoever made the store.
+    if array.filters or not isinstance(array.serializer, BytesCodec) or array.compressors != (Crc32cCodec(),):
+        raise _damaged(path, f"array {name} is stored with other codecs than FlexGNN uses")
     for chunk in range(layout.num_chunks):
         _check_chunk(path, name, layout, chunk)
     return array

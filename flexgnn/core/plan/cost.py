@@ -1,6 +1,6 @@
 """Seconds of a workload's parts, from counts alone.
 
-The rates are assumptions about an ordinary machine, good enough to rank decisions. Measured ones take the same place.
+Where nothing was measured, the rates are assumptions about an ordinary machine, good enough to rank decisions.
 """
 
 from __future__ import annotations
@@ -11,8 +11,20 @@ from flexgnn.core.plan.workload import Phase, Workload
 
 
 @dataclass(frozen=True, kw_only=True)
+class TierRates:
+    """Speeds of one storage tier."""
+
+    read_bytes_per_second: float = 1.5e9
+    write_bytes_per_second: float = 0.7e9
+    call_seconds: float = 3e-4
+    """Fixed cost of a read or write."""
+    cpu_seconds_per_byte: float = 0.3e-9
+    """Processor time that moving a byte takes from the computation."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Speeds of a machine."""
+    """Speeds of a machine, storage tiers excepted."""
 
     gather_bytes_per_second: float = 8e9
     """Aggregation: bytes of neighbour rows read."""
@@ -20,30 +32,22 @@ class Rates:
     """Dense layers of segments."""
     step_seconds: float = 1e-3
     """Fixed cost of a step."""
-    read_bytes_per_second: float = 1.5e9
-    """From the storage tier, and from the graph store."""
-    write_bytes_per_second: float = 0.7e9
-    """To the storage tier."""
-    handling_seconds_per_byte: float = 0.3e-9
-    """Processor time that moving a byte takes from the computation."""
-    tier_call_seconds: float = 3e-4
-    """Fixed cost of a read or write of the storage tier."""
-    store_call_seconds: float = 1.5e-3
-    """Fixed cost of a read of the graph store."""
+    store: TierRates = TierRates(call_seconds=1.5e-3)  # frozen
+    """Of the graph store."""
 
 
 ASSUMED_RATES = Rates()
+ASSUMED_TIER_RATES = TierRates()
 
 
-def read_seconds(rates: Rates, size_bytes: int, *, stored: bool, calls: int = 1) -> float:
-    """To read ``size_bytes`` in ``calls`` reads, from the graph store if ``stored``, else from the storage tier."""
-    call = rates.store_call_seconds if stored else rates.tier_call_seconds
-    return calls * call + size_bytes / rates.read_bytes_per_second
+def read_seconds(rates: TierRates, size_bytes: int, calls: int = 1) -> float:
+    """To read ``size_bytes`` in ``calls`` reads."""
+    return calls * rates.call_seconds + size_bytes / rates.read_bytes_per_second
 
 
-def write_seconds(rates: Rates, size_bytes: int, calls: int = 1) -> float:
-    """To write ``size_bytes`` to the storage tier as ``calls`` blobs."""
-    return calls * rates.tier_call_seconds + size_bytes / rates.write_bytes_per_second
+def write_seconds(rates: TierRates, size_bytes: int, calls: int = 1) -> float:
+    """To write ``size_bytes`` as ``calls`` blobs."""
+    return calls * rates.call_seconds + size_bytes / rates.write_bytes_per_second
 
 
 def compute_seconds(rates: Rates, workload: Workload, phase: Phase) -> float:
@@ -66,13 +70,17 @@ class PhaseSeconds:
     compute: float
     handling: float
     """Processor time for moving bytes, in competition with ``compute``."""
-    read: float
-    write: float
+    channels: dict[str, float]
+    """Seconds of each direction of each tier that is in use, as in ``arrow read``."""
     overlapped: bool
     """Whether the channels work side by side (with a lookahead) or one after the other."""
 
     @property
     def total(self) -> float:
         if not self.overlapped:
-            return self.compute + self.handling + self.read + self.write
-        return max(self.compute + self.handling, self.read, self.write)
+            return self.compute + self.handling + sum(self.channels.values())
+        return max(self.compute + self.handling, *self.channels.values(), 0.0)
+
+    def slowest(self, direction: str) -> float:
+        """Seconds of the busiest channel that reads, or that writes."""
+        return max((s for channel, s in self.channels.items() if channel.endswith(f" {direction}")), default=0.0)

@@ -31,3 +31,5 @@ class Decisions:
     A tensor of the store or of the setup that is kept stays for the whole run; its step is -1."""
     recomputed: frozenset[str] = field(default_factory=frozenset)
     """Values that backward computes again from their segment's inputs instead of reading them."""
+    placed: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By part (see ``placement.py``): the storage tier of each block. What is missing is on the first tier."""

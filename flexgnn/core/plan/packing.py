@@ -12,19 +12,19 @@ from flexgnn.core.plan.slots import Slot
 from flexgnn.core.tier import Array
 
 ALIGNMENT_BYTES = 64
-"""Of every slot: a cache line, and what reproducible results of BLAS libraries ask for."""
+"""Of every slot at least: a cache line, and what reproducible results of BLAS libraries ask for."""
 
 
-def aligned(size_bytes: int) -> int:
-    """``size_bytes`` rounded up to whole cache lines; at least one."""
-    return max(-(-size_bytes // ALIGNMENT_BYTES), 1) * ALIGNMENT_BYTES
+def aligned(size_bytes: int, alignment_bytes: int = ALIGNMENT_BYTES) -> int:
+    """``size_bytes`` rounded up to a multiple of the alignment; at least one."""
+    return max(-(-size_bytes // alignment_bytes), 1) * alignment_bytes
 
 
-def pack(slots: list[Slot]) -> tuple[Array, int]:
+def pack(slots: list[Slot], alignment_bytes: int = ALIGNMENT_BYTES) -> tuple[Array, int]:
     """Offsets (int64, one a slot) and the size of the buffer in bytes."""
     if not slots:
         return np.zeros(0, dtype=np.int64), 0
-    sizes = np.array([aligned(s.size_bytes) for s in slots], dtype=np.int64)
+    sizes = np.array([aligned(s.size_bytes, alignment_bytes) for s in slots], dtype=np.int64)
     first = np.array([s.first_step for s in slots], dtype=np.int64)
     last = np.array([s.last_step for s in slots], dtype=np.int64)
     orders = (np.lexsort((first, -sizes)), np.lexsort((-sizes, first - last)))

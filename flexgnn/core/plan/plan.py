@@ -14,9 +14,10 @@ from flexgnn.core.errors import BudgetError, PlanError
 from flexgnn.core.plan.cost import PhaseSeconds
 from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.packing import aligned, pack
+from flexgnn.core.plan.placement import StorageTier, stored_parts
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.slots import Slot, SlotBuilder, live_bytes
-from flexgnn.core.plan.traffic import phase_seconds, traffic_bytes, transfers
+from flexgnn.core.plan.traffic import Traffic
 from flexgnn.core.plan.workload import Phase, Source, Workload
 from flexgnn.core.sizes import format_size
 from flexgnn.core.tier import Array
@@ -30,7 +31,8 @@ class Plan:
 
     planner: str
     compute_tier: str
-    storage_tier: str
+    storage_tiers: tuple[StorageTier, ...]
+    """What the run may write to, the first for all that the decisions don't place."""
     budget_bytes: int
     """Of the compute tier."""
     graph: str
@@ -58,8 +60,12 @@ class Plan:
     @property
     def projected_peaks(self) -> dict[str, int]:
         """The most that each tier in use will hold."""
-        storage = {self.storage_tier: self.storage_bytes} if self.needs_storage else {}
-        return {self.compute_tier: self.projected_peak_bytes, **storage}
+        return {self.compute_tier: self.projected_peak_bytes, **self.stored_bytes}
+
+    @property
+    def capacities(self) -> dict[str, int | None]:
+        """What each tier may hold."""
+        return {self.compute_tier: self.budget_bytes, **{t.name: t.capacity_bytes for t in self.storage_tiers}}
 
     @property
     def projected_epoch_seconds(self) -> float:
@@ -76,19 +82,18 @@ class Plan:
         return self.workload.blocks.count
 
     @cached_property
-    def storage_bytes(self) -> int:
-        """The most that the run leaves on the storage tier."""
-        workload = self.workload
-        written = [transfer for transfer in transfers(workload, list(self.slots)) if transfer.channel == "tier write"]
-        spilled = sum(transfer.size_bytes for transfer in written)
-        staged = sum(workload.fields[name].size_bytes(block) for name, block in self.staged)
-        packs = sum(workload.pack_bytes(name, b) for name in self.staged_packs for b in range(self.num_blocks))
-        return spilled + staged + packs
+    def stored_bytes(self) -> dict[str, int]:
+        """The most that the run leaves on each storage tier that it uses, if only for empty tensors."""
+        held: dict[str, int] = {}
+        for stored in stored_parts(self.workload, self.slots):
+            tier = self.tier_of(stored.part, stored.block)
+            held[tier] = held.get(tier, 0) + stored.size_bytes
+        return held
 
-    @property
-    def needs_storage(self) -> bool:
-        """Whether the run writes anything to the storage tier, be it empty."""
-        return any(slot.spilled for slot in self.slots) or bool(self.staged or self.staged_packs)
+    def tier_of(self, part: str, block: int) -> str:
+        """The storage tier of a part at a block."""
+        placed = self.decisions.placed.get(part)
+        return self.storage_tiers[0].name if placed is None else placed[block]
 
     @cached_property
     def staged(self) -> tuple[tuple[str, int], ...]:
@@ -114,6 +119,7 @@ class Plan:
             "graph": self.graph,
             "compute_tier": self.compute_tier,
             "budget_bytes": self.budget_bytes,
+            "capacity_bytes": self.capacities,
             "blocks": self.num_blocks,
             "decisions": decisions,
             "projected": self.summary(),
@@ -153,6 +159,7 @@ def load_decisions(path: str | Path, problem: PlanningProblem) -> Decisions:
                 **decisions,
                 "kept": frozenset((name, block, step) for name, block, step in decisions["kept"]),
                 "recomputed": frozenset(decisions["recomputed"]),
+                "placed": {part: tuple(tiers) for part, tiers in decisions["placed"].items()},
             }
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -168,13 +175,14 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
     """
     blocks = problem.blocks(decisions.chunks_per_block)
     workload = problem.workload(blocks, decisions.recomputed)
-    _check(workload, decisions)
+    _check(workload, decisions, {tier.name for tier in problem.storage_tiers})
     slots = SlotBuilder(workload, decisions).build()
-    offsets, arena_bytes = pack(slots)
+    offsets, arena_bytes = pack(slots, problem.alignment_bytes)
+    traffic = Traffic(workload, slots, problem.storage_tiers, decisions.placed)
     plan = Plan(
         planner=planner,
         compute_tier=problem.compute_tier,
-        storage_tier=problem.storage_tier,
+        storage_tiers=problem.storage_tiers,
         budget_bytes=problem.budget_bytes,
         graph=problem.store.fingerprint,
         workload=workload,
@@ -184,20 +192,34 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
         arena_bytes=arena_bytes,
         workspace_bytes=max(phase.workspace_bytes for phase in workload.phases),
         setup_bytes=setup_bytes(workload, slots),
-        phase_seconds=tuple(phase_seconds(problem.rates, workload, slots, overlapped=decisions.lookahead > 0)),
-        traffic_bytes=traffic_bytes(workload, slots),
+        phase_seconds=tuple(traffic.phase_seconds(problem.rates, overlapped=decisions.lookahead > 0)),
+        traffic_bytes=traffic.bytes_by_channel(),
     )
+    _check_capacities(plan)
     if plan.projected_peak_bytes > problem.budget_bytes:
         raise BudgetError(_over_budget(plan))
     return plan
 
 
-def _check(workload: Workload, decisions: Decisions) -> None:
+def _check(workload: Workload, decisions: Decisions, tiers: set[str]) -> None:
     missing = workload.published.keys() - decisions.access.keys()
     if missing:
         raise PlanError(f"The plan does not say how blocks reach {', '.join(sorted(missing))}.")
     if decisions.lookahead not in (0, 1):
         raise PlanError(f"The plan looks ahead by {decisions.lookahead} steps; 0 and 1 are accepted.")
+    for part, placed in decisions.placed.items():
+        if len(placed) != workload.blocks.count or not set(placed) <= tiers:
+            raise PlanError(f"The plan puts {part} on {sorted(set(placed))}; the run has {', '.join(sorted(tiers))}.")
+
+
+def _check_capacities(plan: Plan) -> None:
+    for tier in plan.storage_tiers:
+        held = plan.stored_bytes.get(tier.name, 0)
+        if tier.capacity_bytes is not None and held > tier.capacity_bytes:
+            raise BudgetError(
+                f"The plan puts {format_size(held)} on {tier.name}, which has room for "
+                f"{format_size(tier.capacity_bytes)}: give it more, or give more --device-memory."
+            )
 
 
 def setup_bytes(workload: Workload, slots: list[Slot]) -> int:
@@ -231,11 +253,12 @@ def describe(phase: Phase) -> str:
     return f"{'loss' if phase.kind == 'loss' else phase.kind} of stage {phase.stage}"
 
 
-def arena_estimate(slots: list[Slot], num_steps: int) -> Array:
+def arena_estimate(slots: list[Slot], num_steps: int, alignment_bytes: int) -> Array:
     """int64, one a step: bytes in slots, each rounded as the arena rounds it. The arena is at least the maximum."""
     change = np.zeros(num_steps + 1, dtype=np.int64)
     for slot in slots:
-        change[max(slot.first_step, 0)] += aligned(slot.size_bytes)
-        change[slot.last_step + 1] -= aligned(slot.size_bytes)
+        size_bytes = aligned(slot.size_bytes, alignment_bytes)
+        change[max(slot.first_step, 0)] += size_bytes
+        change[slot.last_step + 1] -= size_bytes
     live: Array = np.cumsum(change[:-1])
     return live

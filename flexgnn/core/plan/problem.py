@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -12,6 +13,9 @@ from flexgnn.core.graph.layout import ALIGNED_ROWS
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks, block_choices
 from flexgnn.core.plan.cost import ASSUMED_RATES, Rates
+from flexgnn.core.plan.packing import ALIGNMENT_BYTES
+from flexgnn.core.plan.placement import StorageTier, place, stored_parts
+from flexgnn.core.plan.slots import Slot
 from flexgnn.core.plan.topology import Direction, HaloCounts, count_halos
 from flexgnn.core.plan.unroll import PhaseCost, Unroller, backward_stages, consumers, local_consumers
 from flexgnn.core.plan.workload import PhaseKind, Workload
@@ -31,14 +35,29 @@ class PlanningProblem:
     """Of the compute tier."""
     compute_tier: str
     """Its name, as in ``ram``."""
-    storage_tier: str
-    """Name of the tier below it."""
+    storage_tiers: tuple[StorageTier, ...]
+    """What lies below it; one or more."""
     threads: int
     """Tiles in work at the same time."""
     training: bool
     evaluation: bool
     """Whether the plan covers an evaluation pass: after training, or by itself."""
     rates: Rates = ASSUMED_RATES
+    wanted: Mapping[str, str] = field(default_factory=dict)
+    """By tensor class, the storage tier that the user wants it on."""
+
+    @property
+    def alignment_bytes(self) -> int:
+        """Of every slot in the compute tier."""
+        return max(ALIGNMENT_BYTES, *(tier.alignment_bytes for tier in self.storage_tiers))
+
+    def placed(self, workload: Workload, slots: Sequence[Slot]) -> dict[str, tuple[str, ...]]:
+        """A storage tier for all that ``slots`` leave on storage.
+
+        Raises:
+            BudgetError: if it does not fit.
+        """
+        return place(workload, stored_parts(workload, slots), self.storage_tiers, self.wanted)
 
     @cached_property
     def choices(self) -> list[Blocks]:

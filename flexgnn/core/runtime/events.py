@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flexgnn.core.plan.traffic import Channel
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlanned:
@@ -20,6 +18,33 @@ class RunPlanned:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScratchRemoved:
+    """The scratch directory of an earlier run, which had died, was found and removed."""
+
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TierOpened:
+    """A storage tier is ready."""
+
+    name: str
+    backend: str
+    location: str
+    notice: str | None
+    """What the user should know of how it works there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DamageFound:
+    """What was read from a tier is not what was written: everything is prepared anew, and the epoch repeated."""
+
+    epoch: int
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class SetupFinished:
     """Everything that steps read is in place."""
 
@@ -30,7 +55,8 @@ class SetupFinished:
 class TransferFinished:
     """Bytes crossed between the compute tier and what lies below it, on a thread beside the computation."""
 
-    channel: Channel
+    channel: str
+    """As in ``arrow write``: a tier, or the graph store, and a direction."""
     key: str
     size_bytes: int
     start_seconds: float
@@ -75,6 +101,15 @@ class EpochRecord:
     """By channel, evaluation included."""
 
 
-Event = RunPlanned | SetupFinished | TransferFinished | StepFinished | EpochRecord
+Event = (
+    RunPlanned
+    | ScratchRemoved
+    | TierOpened
+    | SetupFinished
+    | TransferFinished
+    | StepFinished
+    | DamageFound
+    | EpochRecord
+)
 Listener = Callable[[Event], None]
 """Called on the main thread and on transfer threads; must be quick and must not raise."""

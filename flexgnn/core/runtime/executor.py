@@ -100,8 +100,8 @@ class Executor:
     @property
     def peak_bytes(self) -> dict[str, int]:
         """The most that each tier held so far."""
-        ledgers = [self.memory.ledger] + ([] if self.storage is None else [self.storage.ledger])
-        return {ledger.tier: ledger.peak_bytes for ledger in ledgers}
+        stored = {} if self.storage is None else self.storage.peak_bytes
+        return {self.memory.ledger.tier: self.memory.ledger.peak_bytes, **stored}
 
     def _pass(self, steps: list[Step], epoch: int, seed: int, sink: LogitsSink | None) -> Totals:
         totals = Totals()

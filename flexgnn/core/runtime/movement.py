@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.placement import pack_part
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.slots import Slot
 from flexgnn.core.plan.topology import HaloPass
+from flexgnn.core.plan.traffic import STORE
 from flexgnn.core.plan.workload import Pull, Source, Step
 from flexgnn.core.runtime.events import Listener
 from flexgnn.core.runtime.halos import HaloStream, PackStream
@@ -36,7 +38,7 @@ class Movement:
     ) -> None:
         self._plan, self._store, self._stored, self._memory = plan, store, storage, memory
         self._workload = plan.workload
-        self._transfers = Transfers(listener, clock_start)
+        self._transfers = Transfers([tier.name for tier in plan.storage_tiers], listener, clock_start)
         self._halos: dict[tuple[str, int], HaloStream] = {}
         self._writes: dict[str, Future[None]] = {}
         self._producers = plan.workload.producers()
@@ -67,20 +69,20 @@ class Movement:
             key = own_key(slot.field, slot.block)
             if self._workload.fields[slot.field].source is Source.STORE:
                 read = _stored_read(self._store, self._plan, slot, array)
-                self._memory.expect(index, self._transfers.read("store read", key, array.nbytes, read, ()))
+                self._memory.expect(index, self._transfers.submit(STORE, "read", key, array.nbytes, read))
             else:
-                self._memory.expect(index, self._read_blob(key, 0, array))
+                self._memory.expect(index, self._read_blob(slot.field, slot.block, key, 0, array))
 
     def halo_passes(self, pull: Pull, block: int) -> Iterator[tuple[HaloPass, Array]]:
         """The halo of ``block`` for ``pull``, part by part."""
         return self._halos.pop((pull.field, block)).passes()
 
-    def _read_blob(self, key: str, first_row: int, array: Array) -> Future[None]:
-        storage = self._storage
+    def _read_blob(self, part: str, block: int, key: str, first_row: int, array: Array) -> Future[None]:
+        storage, tier = self._storage, self._plan.tier_of(part, block)
         write = self._writes.get(key)
         after = () if write is None else (write,)
-        return self._transfers.read(
-            "tier read", key, array.nbytes, lambda: storage.get_rows(key, first_row, array), after
+        return self._transfers.submit(
+            tier, "read", key, array.nbytes, lambda: storage.get_rows(tier, key, first_row, array), after
         )
 
     def _begin_halo(self, slot: Slot, array: Array, now: Step) -> None:
@@ -93,7 +95,7 @@ class Movement:
             groups = self._workload.pack_groups(name, owner)
             group = next(g for g, receivers in enumerate(groups) if block in receivers)
             first_row = int(needed[groups[group].start : block, owner].sum())
-            return self._read_blob(pack_key(name, owner, group), first_row, piece)
+            return self._read_blob(pack_part(name), owner, pack_key(name, owner, group), first_row, piece)
 
         stream = HaloStream(self._workload, pull, block, array, read_piece)
         stream.start(lambda owner: producer is None or self._workload.step_index(producer, owner) < now.index)
@@ -110,7 +112,7 @@ class Movement:
                 self._write_pack(pack, name, block, gather)
             for index in (self._memory.find("own", name, block), self._memory.find("whole", name, -1)):
                 if index is not None and self._plan.slots[index].spilled:
-                    write = self._write(own_key(name, block), self._memory.rows(name, block))
+                    write = self._write(name, block, own_key(name, block), self._memory.rows(name, block))
                     self._memory.expect(index, write)
 
     def _write_pack(self, index: int, name: str, block: int, gather: Gather) -> None:
@@ -121,7 +123,7 @@ class Movement:
         stream = PackStream(
             self._memory.array(index),
             self._workload.blocks.rows_per_block,
-            lambda group, packed: self._write(pack_key(name, block, group), packed),
+            lambda group, packed: self._write(pack_part(name), block, pack_key(name, block, group), packed),
         )
         first = 0
 
@@ -133,9 +135,9 @@ class Movement:
             self._memory.expect(index, stream.send(count, gather_next))
             first += count
 
-    def _write(self, key: str, array: Array) -> Future[None]:
-        storage = self._storage
-        write = self._transfers.write(key, array.nbytes, lambda: storage.put(key, array))
+    def _write(self, part: str, block: int, key: str, array: Array) -> Future[None]:
+        storage, tier = self._storage, self._plan.tier_of(part, block)
+        write = self._transfers.submit(tier, "write", key, array.nbytes, lambda: storage.put(tier, key, array))
         self._writes[key] = write
         return write
 

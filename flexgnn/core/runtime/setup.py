@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.placement import pack_part
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.slots import SETUP_STEP
 from flexgnn.core.plan.topology import Direction, HaloLister
@@ -76,8 +77,11 @@ class Setup:
         if self._memory.find("own", name, block) is not None:
             self._memory.rows(name, block)[...] = array
         if (name, block) in self._plan.staged:
-            assert self._storage is not None
-            self._storage.put(own_key(name, block), array)
+            self._put(name, block, own_key(name, block), array)
+
+    def _put(self, part: str, block: int, key: str, array: Array) -> None:
+        assert self._storage is not None, "a plan that stages runs with storage tiers"
+        self._storage.put(self._plan.tier_of(part, block), key, array)
 
     def _derive_vectors(self) -> None:
         adjacencies = {a.adjacency for a in self._workload.program.aggregations}
@@ -114,12 +118,12 @@ class Setup:
         for name in self._plan.staged_packs:
             if self._workload.published[name].topology != direction:
                 continue
-            assert self._storage is not None
             field = self._workload.fields[name]
             rows = np.empty(field.shape(owner), dtype=field.dtype)
             read_own(self._store, self._plan, name, owner, rows)
             first = 0
             for group, receivers in enumerate(self._workload.pack_groups(name, owner)):
                 count = self._workload.halos[direction].pack_rows(owner, receivers)
-                self._storage.put(pack_key(name, owner, group), rows[sends[first : first + count]])
+                packed = rows[sends[first : first + count]]
+                self._put(pack_part(name), owner, pack_key(name, owner, group), packed)
                 first += count

@@ -1,30 +1,145 @@
-"""The storage tier during a run, with an account of what is on it."""
+"""The storage tiers during a run: opened in places of their own, and left without a trace."""
 
 from __future__ import annotations
 
-from threading import Lock
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
-from flexgnn.core.runtime.ledger import Ledger
-from flexgnn.core.tier import Array, TierBackend
+from flexgnn.core.errors import ConfigError, TierFullError
+from flexgnn.core.plan.cost import ASSUMED_TIER_RATES
+from flexgnn.core.plan.placement import StorageTier
+from flexgnn.core.plan.plan import Plan
+from flexgnn.core.plan.profile import find_rates
+from flexgnn.core.plugins import Plugins
+from flexgnn.core.runtime.checksums import Checksums
+from flexgnn.core.runtime.events import Listener, TierOpened
+from flexgnn.core.runtime.scratch import check_parent, free_bytes, mount_point, scratch_location
+from flexgnn.core.settings import parse_settings
+from flexgnn.core.sizes import format_size
+from flexgnn.core.tier import Array, TierBackend, TierOptions
+from flexgnn.core.tier_spec import TierFactory, TierSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfiguredTier:
+    """A storage tier that a run may use: what was asked for, and the backend that was found for it."""
+
+    spec: TierSpec
+    factory: TierFactory
+    local: bool
+    alignment_bytes: int
+
+    @classmethod
+    def configure(cls, spec: TierSpec, plugins: Plugins) -> ConfiguredTier:
+        """Find the backend of ``spec``, and check what can be checked before a run.
+
+        Raises:
+            PluginError: if there is no such backend.
+            ConfigError: if a setting is not accepted, or a location is missing.
+            TierError: if the location is a directory that does not exist.
+        """
+        factory: Any = plugins.tier_backend(spec.backend) if isinstance(spec.backend, str) else spec.backend
+        if not (isinstance(factory, type) and issubclass(factory, TierBackend)):
+            check_parent(spec.location)
+            return cls(spec=spec, factory=factory, local=True, alignment_bytes=1)
+        parse_settings(factory.name, factory.settings_type, spec.settings)
+        if factory.local:
+            check_parent(spec.location)
+        elif spec.location is None:
+            raise ConfigError(
+                f"The tier {spec.name} needs a location, since {factory.name} is not on this machine: "
+                f"--tier {spec.name}={factory.name}:LOCATION."
+            )
+        return cls(spec=spec, factory=factory, local=factory.local, alignment_bytes=factory.alignment_bytes)
+
+    @property
+    def backend_name(self) -> str:
+        """Name of the backend, or of what makes the tier."""
+        return self.spec.backend if isinstance(self.spec.backend, str) else self.spec.name
+
+    @property
+    def place(self) -> str:
+        """What measurements of it hold for: the mount point of its directory, or the place that was named."""
+        return mount_point(self.spec.location) if self.local else str(self.spec.location)
+
+    def for_planning(self) -> StorageTier:
+        """The tier as planners see it: its capacity, or what is free where it will be, and measured rates if any."""
+        limits = [self.spec.capacity_bytes, free_bytes(self.spec.location) if self.local else None]
+        known = [limit for limit in limits if limit is not None]
+        return StorageTier(
+            name=self.spec.name,
+            capacity_bytes=min(known, default=None),
+            rates=find_rates(self.backend_name, self.spec.settings, self.place) or ASSUMED_TIER_RATES,
+            alignment_bytes=self.alignment_bytes,
+        )
 
 
 class Storage:
-    """Puts and reads blobs; keeps the ledger. A key that is put again replaces its blob, and counts once."""
+    """The open tiers of a run, by name."""
 
-    def __init__(self, tier: TierBackend, budget_bytes: int) -> None:
-        self._tier = tier
-        self._sizes: dict[str, int] = {}
-        self._lock = Lock()
-        self.ledger = Ledger(tier.name, budget_bytes)
+    def __init__(self, tiers: Mapping[str, TierBackend], *, verify: bool) -> None:
+        self._tiers = tiers
+        self._checksums = {name: Checksums(tier, name) for name, tier in tiers.items()} if verify else {}
 
-    def put(self, key: str, array: Array) -> None:
-        """Store ``array`` under ``key``."""
-        with self._lock:
-            self.ledger.give_back(self._sizes.pop(key, 0))
-            self.ledger.take(array.nbytes, key)
-            self._sizes[key] = array.nbytes
-        self._tier.put(key, array)
+    def put(self, tier: str, key: str, array: Array) -> None:
+        """Store ``array`` under ``key`` on ``tier``."""
+        if self._checksums:
+            self._checksums[tier].remember(key, array)
+        self._tiers[tier].put(key, array)
 
-    def get_rows(self, key: str, start: int, out: Array) -> None:
-        """Fill ``out`` with rows of blob ``key``, from row ``start`` on."""
-        self._tier.get_rows(key, start, out)
+    def get_rows(self, tier: str, key: str, start: int, out: Array) -> None:
+        """Fill ``out`` with rows of blob ``key`` on ``tier``, from row ``start`` on.
+
+        Raises:
+            DamagedBlobError: if they are not what was put.
+        """
+        self._tiers[tier].get_rows(key, start, out)
+        if self._checksums:
+            self._checksums[tier].check(key, start, out)
+
+    @property
+    def peak_bytes(self) -> dict[str, int]:
+        """The most that each tier held so far."""
+        return {name: tier.peak_bytes for name, tier in self._tiers.items()}
+
+
+@contextmanager
+def open_storage(
+    plan: Plan, tiers: Mapping[str, ConfiguredTier], listener: Listener, *, verify: bool
+) -> Iterator[Storage | None]:
+    """The tiers that ``plan`` uses, or None where it writes nothing. Their content is gone on the way out.
+
+    Raises:
+        TierError: if one can't be opened.
+    """
+    if not plan.stored_bytes:
+        yield None
+        return
+    with ExitStack() as stack:
+        opened = {
+            name: stack.enter_context(_opened(tiers[name], size_bytes, listener))
+            for name, size_bytes in plan.stored_bytes.items()
+        }
+        yield Storage(opened, verify=verify)
+
+
+@contextmanager
+def _opened(tier: ConfiguredTier, size_bytes: int, listener: Listener) -> Iterator[TierBackend]:
+    """``tier`` with room for ``size_bytes``."""
+    spec = tier.spec
+    with scratch_location(spec.location, listener, local=tier.local) as location, ExitStack() as stack:
+        options = TierOptions(location=location, capacity_bytes=size_bytes, settings=spec.settings)
+        backend = tier.factory(options)
+        stack.callback(backend.close)
+        if not tier.local:
+            stack.callback(backend.clear)
+        room = backend.room_bytes()
+        if room is not None and room < size_bytes:
+            raise TierFullError(
+                f"The plan spills {format_size(size_bytes)} to {spec.name} in {location}, where "
+                f"{format_size(room)} are free: name another place, or give more --device-memory."
+            )
+        listener(TierOpened(name=spec.name, backend=backend.name, location=location, notice=backend.notice))
+        yield backend

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from flexgnn.core.errors import ConfigError, GraphError, TierError, TrainingError
+from flexgnn.core.errors import ConfigError, DamagedBlobError, GraphError, TrainingError
 from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.placement import check_wanted
 from flexgnn.core.plan.plan import Plan, freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.planner import Planner
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.program.lower import lower
-from flexgnn.core.runtime.events import EpochRecord, Event, Listener, RunPlanned
+from flexgnn.core.runtime.events import DamageFound, EpochRecord, Event, Listener, RunPlanned
 from flexgnn.core.runtime.executor import Executor, Totals
-from flexgnn.core.runtime.scratch import check_parent, scratch_directory
 from flexgnn.core.runtime.splits import SplitSizes, count_splits
-from flexgnn.core.runtime.storage import Storage
-from flexgnn.core.sizes import format_size, parse_size
-from flexgnn.core.tier import TierOptions
+from flexgnn.core.runtime.storage import ConfiguredTier, open_storage
+from flexgnn.core.sizes import parse_size
+from flexgnn.core.tier_spec import TierSpec, tier_specs
 
 COMPUTE_TIERS = {"cpu": "ram", "cuda": "cuda"}
 """The tier in which each kind of device computes."""
@@ -34,6 +35,15 @@ COMPUTE_TIERS = {"cpu": "ram", "cuda": "cuda"}
 FIXED_MEMORY_BYTES = 64 * 2**20
 """What a run may take beside the budget, whatever the graph: compiled kernels, stacks and allocators of threads, the
 optimizer's state, one chunk of the store on its way in, and the plan itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Update:
+    """An epoch whose update was made, and that has yet to be evaluated and recorded."""
+
+    totals: Totals
+    seconds: float
+    moved_bytes: dict[str, int]
 
 
 class Trainer:
@@ -53,6 +63,10 @@ class Trainer:
         host_memory: str | int | None = None,
         ssd_backend: str = "arrow",
         ssd_path: str | Path | None = None,
+        ssd_options: Mapping[str, Any] | None = None,
+        tiers: Sequence[TierSpec | str] = (),
+        place: Mapping[str, str] | None = None,
+        verify: bool = False,
         planner: str | Planner = "greedy",
         seed: int = 0,
         listeners: Sequence[Listener] = (),
@@ -67,6 +81,13 @@ class Trainer:
             host_memory: budget of pinned RAM; only with CUDA.
             ssd_backend: name of the storage tier's backend.
             ssd_path: an existing directory to make a scratch directory in; None: the system's temporary directory.
+                For a backend that is not on this machine: what it calls a place, such as a URL.
+            ssd_options: settings of that backend.
+            tiers: several storage tiers instead, as specs or as text (``"fast=arrow:/mnt/nvme,capacity=20GiB"``).
+            place: by class of tensors (``activations``, ``gradients``, ``halos``, ``features``, ``topology``) the name
+                of the tier that is to hold it; for others the planner chooses.
+            verify: whether to check everything that is read back from storage. Damage is reported with tensor, tier
+                and file; then everything is prepared anew and the epoch repeated, once.
             planner: name of a planner, or a planner.
             seed: of dropout masks.
             listeners: called with every event of a run.
@@ -82,10 +103,11 @@ class Trainer:
         self.model, self.store = model, store
         self._optimizer = _checked_optimizer(optimizer)
         self._backend = plugins.compute_backend(COMPUTE_TIERS[device])()
-        self._tier_backend = plugins.tier_backend(ssd_backend)
+        specs = tier_specs(tiers, ssd_backend=ssd_backend, ssd_path=ssd_path, ssd_options=ssd_options)
+        self._tiers = {spec.name: ConfiguredTier.configure(spec, plugins) for spec in specs}
+        self._wanted = check_wanted(place or {}, list(self._tiers))
+        self._verify = verify
         self._planner = plugins.planner(planner)() if isinstance(planner, str) else planner
-        check_parent(ssd_path)
-        self._ssd_path = ssd_path
         self._budget_bytes = None if device_memory is None else parse_size(device_memory)
         self._seed = seed
         self._threads = torch.get_num_threads()
@@ -93,6 +115,7 @@ class Trainer:
         self._program = lower(model, num_features=store.info.num_features, weighted=store.info.weighted)
         self._check_classes()
         self.history: list[EpochRecord] = []
+        self._updated: _Update | None = None
 
     @cached_property
     def plan(self) -> Plan:
@@ -111,21 +134,24 @@ class Trainer:
                 after the last. Without dropout the training pass itself gives them, every epoch.
 
         Raises:
-            BudgetError: if the budget is too small. TierError: if scratch space fails. TrainingError: if the loss is no
-                longer finite; the parameters are then those that the epoch began with.
+            BudgetError: if the budget is too small.
+            TierError: if a storage tier fails, fills up, or is damaged twice in an epoch.
+            TrainingError: if the loss is no longer finite.
+                After either the parameters are those of the last update; :attr:`history` tells the finished epochs.
         """
         if epochs < 1 or eval_every < 1:
             raise ConfigError(f"epochs ({epochs}) and eval_every ({eval_every}) must be at least 1.")
-        sizes = self._split_sizes
-        records = []
-        with self._running(self.plan, sizes.training) as executor:
-            for number in range(1, epochs + 1):
+        done = len(self.history)
+
+        def train(executor: Executor) -> None:
+            for number in range(len(self.history) - done + 1, epochs + 1):
                 evaluating = self._program.random and (number % eval_every == 0 or number == epochs)
-                record = self._epoch(executor, sizes, evaluating=evaluating)
+                record = self._epoch(executor, evaluating=evaluating)
                 self.history.append(record)
-                records.append(record)
                 self._emit(record)
-        return records
+
+        self._recovering(self.plan, self._split_sizes.training, train)
+        return self.history[done:]
 
     def predict(self) -> Tensor:
         """Logits of all nodes (N x C, float32, in the original node order), without dropout."""
@@ -137,8 +163,7 @@ class Trainer:
             ids = self.store.read("node_ids", position, position + len(tile))
             logits[torch.from_numpy(ids)] = tile
 
-        with self._running(plan, 1) as executor:
-            executor.evaluate(keep)
+        self._recovering(plan, 1, lambda executor: executor.evaluate(keep))
         return logits
 
     # Planning
@@ -149,7 +174,8 @@ class Trainer:
             store=self.store,
             budget_bytes=self._budget_bytes or self._backend.free_bytes(),
             compute_tier=self._backend.name,
-            storage_tier=self._tier_backend.name,
+            storage_tiers=tuple(tier.for_planning() for tier in self._tiers.values()),
+            wanted=self._wanted,
             threads=self._threads,
             training=training,
             evaluation=self._program.random or not training,
@@ -176,6 +202,21 @@ class Trainer:
         for listener in self.listeners:
             listener(event)
 
+    def _recovering(self, plan: Plan, num_training: int, work: Callable[[Executor], object]) -> None:
+        """Run ``work``; again, over storage that was filled anew, where damage is found once in an epoch."""
+        damaged_in = None
+        while True:
+            try:
+                with self._running(plan, num_training) as executor:
+                    work(executor)
+                    return
+            except DamagedBlobError as error:
+                epoch = len(self.history) + 1
+                if epoch == damaged_in:
+                    raise
+                damaged_in = epoch
+                self._emit(DamageFound(epoch=epoch, message=str(error)))
+
     @contextmanager
     def _running(self, plan: Plan, num_training: int) -> Iterator[Executor]:
         self._emit(
@@ -188,7 +229,7 @@ class Trainer:
             )
         )
         with (
-            self._storage(plan) as storage,
+            open_storage(plan, self._tiers, self._emit, verify=self._verify) as storage,
             Executor(
                 plan,
                 self.store,
@@ -201,28 +242,31 @@ class Trainer:
         ):
             yield executor
 
-    @contextmanager
-    def _storage(self, plan: Plan) -> Iterator[Storage | None]:
-        """The storage tier over a new scratch directory, or None where the plan writes nothing."""
-        if not plan.needs_storage:
-            yield None
-            return
-        with scratch_directory(self._ssd_path) as path:
-            free_bytes = shutil.disk_usage(path).free
-            if plan.storage_bytes > free_bytes:
-                needed, free = format_size(plan.storage_bytes), format_size(free_bytes)
-                raise TierError(
-                    f"The plan spills {needed} to {path.parent}, where {free} are free; "
-                    "name another directory with --ssd-path, or give more --device-memory."
-                )
-            tier = self._tier_backend(TierOptions(location=str(path)))
-            try:
-                yield Storage(tier, plan.storage_bytes)
-            finally:
-                tier.close()
+    def _epoch(self, executor: Executor, *, evaluating: bool) -> EpochRecord:
+        """Train, and evaluate if asked to. Where damage interrupts the evaluation, the update is not made again."""
+        if self._updated is None:
+            self._updated = self._update(executor, epoch=len(self.history) + 1)
+        updated = self._updated
+        moved_before = executor.movement.moved_bytes
+        counted: Totals | None = updated.totals
+        if self._program.random:
+            counted = executor.evaluate() if evaluating else None
+        moved = _moved_since(moved_before, executor)
+        train, val, test = self._split_sizes.accuracies(counted.correct) if counted else (None, None, None)
+        self._updated = None
+        return EpochRecord(
+            epoch=len(self.history) + 1,
+            loss=updated.totals.loss,
+            train_accuracy=train,
+            val_accuracy=val,
+            test_accuracy=test,
+            seconds=updated.seconds,
+            peak_bytes=executor.peak_bytes,
+            moved_bytes={channel: size + moved[channel] for channel, size in updated.moved_bytes.items()},
+        )
 
-    def _epoch(self, executor: Executor, sizes: SplitSizes, *, evaluating: bool) -> EpochRecord:
-        epoch = len(self.history) + 1
+    def _update(self, executor: Executor, epoch: int) -> _Update:
+        """The training pass of an epoch, and the optimizer's step."""
         moved_before = executor.movement.moved_bytes
         start = time.perf_counter()
         self._optimizer.zero_grad()
@@ -233,21 +277,11 @@ class Trainer:
             )
         self._optimizer.step()
         seconds = time.perf_counter() - start
-        counted: Totals | None = totals
-        if self._program.random:
-            counted = executor.evaluate() if evaluating else None
-        moved = {name: size - moved_before[name] for name, size in executor.movement.moved_bytes.items()}
-        train, val, test = sizes.accuracies(counted.correct) if counted else (None, None, None)
-        return EpochRecord(
-            epoch=epoch,
-            loss=totals.loss,
-            train_accuracy=train,
-            val_accuracy=val,
-            test_accuracy=test,
-            seconds=seconds,
-            peak_bytes=executor.peak_bytes,
-            moved_bytes=moved,
-        )
+        return _Update(totals=totals, seconds=seconds, moved_bytes=_moved_since(moved_before, executor))
+
+
+def _moved_since(before: dict[str, int], executor: Executor) -> dict[str, int]:
+    return {channel: size - before[channel] for channel, size in executor.movement.moved_bytes.items()}
 
 
 def _checked_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

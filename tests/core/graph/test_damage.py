@@ -88,6 +88,18 @@ def attributes(content: dict) -> dict:
     return content["attributes"]["flexgnn"]
 
 
+@pytest.mark.parametrize("codec", ["zstd", "gzip", "transpose"])
+def test_other_codecs_are_refused_before_anything_is_read(path: Path, codec: str) -> None:
+    file = path / "features" / "zarr.json"
+    metadata = json.loads(file.read_text())
+    configuration = {"zstd": {"level": 1, "checksum": False}, "gzip": {"level": 1}, "transpose": {"order": [1, 0]}}
+    place = 0 if codec == "transpose" else 1
+    metadata["codecs"].insert(place, {"name": codec, "configuration": configuration[codec]})
+    file.write_text(json.dumps(metadata))
+    with pytest.raises(StoreError, match="array features is stored with other codecs"):
+        GraphStore.open(path)
+
+
 def test_a_newer_version_is_refused(path: Path) -> None:
     edit(path, lambda content: attributes(content).update(version=2))
     with pytest.raises(StoreError, match=r"format version 2, .* up to 1"):

@@ -9,6 +9,7 @@ from torch_geometric.nn import GCN, GraphSAGE
 
 from flexgnn import GraphStore
 from flexgnn.core.errors import BudgetError, PlanError
+from flexgnn.core.plan.placement import StorageTier
 from flexgnn.core.plan.plan import Plan, freeze, load_decisions
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.slots import live_bytes
@@ -28,7 +29,7 @@ def problem_of(store: GraphStore, model: torch.nn.Module, budget_bytes: int = 2*
         store=store,
         budget_bytes=budget_bytes,
         compute_tier="ram",
-        storage_tier="arrow",
+        storage_tiers=(StorageTier(name="arrow"),),
         threads=2,
         training=True,
         evaluation=False,

@@ -1,0 +1,172 @@
+"""Which storage tier holds what: the parts that a run leaves on storage, and a placement of them by cost.
+
+A *part* is a field's rows at a block, or the packs of a field that a block writes; its name is the field's, or that
+with ``/pack`` behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from flexgnn.core.errors import BudgetError, ConfigError
+from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, TierRates, read_seconds, write_seconds
+from flexgnn.core.plan.slots import Slot
+from flexgnn.core.plan.workload import Source, Workload
+from flexgnn.core.sizes import format_size
+
+TensorClass = Literal["activations", "gradients", "halos", "features", "topology"]
+TENSOR_CLASSES: tuple[TensorClass, ...] = get_args(TensorClass)
+"""What users can name a tier for. ``halos``: packed rows of activations and gradients; ``features``: packed rows of the
+features; ``topology``: adjacency localised to blocks, and node vectors."""
+Placement = Mapping[str, Sequence[str]]
+"""By part: the tier of each block. What is missing is on the first tier."""
+
+_PACK = "/pack"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageTier:
+    """A storage tier as planners see it."""
+
+    name: str
+    capacity_bytes: int | None = None
+    """None: without limit."""
+    rates: TierRates = ASSUMED_TIER_RATES
+    alignment_bytes: int = 1
+    """Buffers that begin at multiples of it save a copy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPart:
+    """What one block leaves on storage of one part, and how much an epoch moves of it."""
+
+    part: str
+    block: int
+    size_bytes: int
+    read_bytes: int
+    reads: int
+    written: bool
+    """By a step of every epoch; else by the setup."""
+
+    def seconds(self, rates: TierRates) -> float:
+        """An epoch's time for it on a tier of ``rates``."""
+        write = write_seconds(rates, self.size_bytes) if self.written else 0.0
+        return write + read_seconds(rates, self.read_bytes, self.reads)
+
+
+def check_wanted(wanted: Mapping[str, str], tiers: Sequence[str]) -> dict[str, str]:
+    """``wanted``, a tier by tensor class, if the classes and the tiers exist.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    for name, tier in wanted.items():
+        if name not in TENSOR_CLASSES:
+            raise ConfigError(f"There are no tensors called {name!r} to place; there are: {', '.join(TENSOR_CLASSES)}.")
+        if tier not in tiers:
+            raise ConfigError(f"{name} can't be placed on {tier!r}; the storage tiers are: {', '.join(tiers)}.")
+    return dict(wanted)
+
+
+def pack_part(field: str) -> str:
+    """The part of a field's packs."""
+    return f"{field}{_PACK}"
+
+
+def tensor_class(workload: Workload, part: str) -> TensorClass:
+    """What ``part`` is to a user."""
+    field = workload.fields[part.removesuffix(_PACK)]
+    if part.endswith(_PACK):
+        return "features" if field.source is Source.STORE else "halos"
+    if field.source is Source.SETUP:
+        return "topology"
+    return "gradients" if field.name.startswith("grad(") else "activations"
+
+
+def stored_parts(workload: Workload, slots: Sequence[Slot]) -> list[StoredPart]:
+    """Everything that a run leaves on storage."""
+    return [*_own_parts(workload, slots), *_packs(workload, slots)]
+
+
+def _own_parts(workload: Workload, slots: Sequence[Slot]) -> Iterator[StoredPart]:
+    spilled: set[tuple[str, int]] = set()
+    loads: dict[tuple[str, int], int] = {}
+    blocks = range(workload.blocks.count)
+    for slot in slots:
+        if slot.spilled and slot.role in ("own", "whole"):
+            spilled.update((slot.field, block) for block in (blocks if slot.role == "whole" else [slot.block]))
+        stored = workload.fields[slot.field].source is not Source.STORE
+        if slot.loaded and slot.role == "own" and slot.first_step >= 0 and stored:
+            loads[slot.field, slot.block] = loads.get((slot.field, slot.block), 0) + 1
+    for field, block in sorted(spilled | loads.keys()):
+        size, reads = workload.fields[field].size_bytes(block), loads.get((field, block), 0)
+        yield StoredPart(
+            part=field,
+            block=block,
+            size_bytes=size,
+            read_bytes=reads * size,
+            reads=reads,
+            written=(field, block) in spilled,
+        )
+
+
+def _packs(workload: Workload, slots: Sequence[Slot]) -> Iterator[StoredPart]:
+    """Packs of every field with halos: each halo takes each of its rows once."""
+    for field in sorted({slot.field for slot in slots if slot.role == "halo"}):
+        pulls = sum(any(pull.field == field for pull in phase.pulled.values()) for phase in workload.phases)
+        needed = workload.halos[workload.published[field].topology].needed
+        for block in range(workload.blocks.count):
+            size = workload.pack_bytes(field, block)
+            yield StoredPart(
+                part=pack_part(field),
+                block=block,
+                size_bytes=size,
+                read_bytes=pulls * size,
+                reads=pulls * int((needed[:, block] > 0).sum()),
+                written=workload.fields[field].source is Source.STEP,
+            )
+
+
+def place(
+    workload: Workload, parts: list[StoredPart], tiers: Sequence[StorageTier], wanted: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """A tier for every part: the busiest parts first, each where the tier's work so far and the part end soonest.
+
+    Args:
+        workload: what ``parts`` are of.
+        parts: from :func:`stored_parts`.
+        tiers: to choose from.
+        wanted: by :data:`TensorClass`, the one tier that may hold it.
+
+    Raises:
+        BudgetError: if a part fits no tier that may hold it.
+    """
+    busy = {tier.name: 0.0 for tier in tiers}
+    held = {tier.name: 0 for tier in tiers}
+    chosen: dict[str, list[str]] = {}
+    classes = {part.part: tensor_class(workload, part.part) for part in parts}
+    for part in sorted(parts, key=lambda part: (-part.seconds(tiers[0].rates), part.part, part.block)):
+        only = wanted.get(classes[part.part])
+        allowed = [tier for tier in tiers if only in (None, tier.name)]
+        fitting = [t for t in allowed if t.capacity_bytes is None or held[t.name] + part.size_bytes <= t.capacity_bytes]
+        if not fitting:
+            raise BudgetError(_does_not_fit(parts, allowed))
+        best = min(fitting, key=lambda tier: busy[tier.name] + part.seconds(tier.rates))
+        busy[best.name] += part.seconds(best.rates)
+        held[best.name] += part.size_bytes
+        row = chosen.setdefault(part.part, [tiers[0].name] * workload.blocks.count)
+        row[part.block] = best.name
+    if len(tiers) == 1:
+        return {}
+    return {part: tuple(row) for part, row in sorted(chosen.items())}
+
+
+def _does_not_fit(parts: list[StoredPart], tiers: list[StorageTier]) -> str:
+    needed = sum(part.size_bytes for part in parts)
+    capacities = ", ".join(f"{format_size(t.capacity_bytes or 0)} on {t.name}" for t in tiers)
+    return (
+        f"The plan spills {format_size(needed)}, and there is room for {capacities}: give more --device-memory, or "
+        "name a larger disk with --ssd-path or --tier."
+    )

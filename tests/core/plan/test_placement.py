@@ -1,0 +1,145 @@
+"""What goes to which tier, over a plan with several blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch_geometric.nn import GCN
+
+from flexgnn import GraphStore
+from flexgnn.core.errors import BudgetError, ConfigError, PlanError
+from flexgnn.core.plan.cost import TierRates
+from flexgnn.core.plan.placement import StorageTier, check_wanted, pack_part, place, stored_parts, tensor_class
+from flexgnn.core.plan.plan import Plan, freeze
+from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.program.lower import lower
+from flexgnn.planners.greedy import GreedyPlanner
+from tests.graphs import small_graph, store_of
+
+FAST = TierRates(read_bytes_per_second=5e9, write_bytes_per_second=5e9)
+SLOW = TierRates(read_bytes_per_second=1e8, write_bytes_per_second=1e8, call_seconds=1e-2)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> GraphStore:
+    return store_of(small_graph(num_nodes=70, num_edges=400), tmp_path / "graph")
+
+
+def plan_over(store: GraphStore, *tiers: StorageTier, wanted: dict[str, str] | None = None) -> Plan:
+    """The plan of the smallest budget."""
+    problem = PlanningProblem(
+        program=lower(GCN(5, 8, 3, 3), num_features=5, weighted=False),
+        store=store,
+        budget_bytes=1,
+        compute_tier="ram",
+        storage_tiers=tiers,
+        threads=2,
+        training=True,
+        evaluation=False,
+        wanted=wanted or {},
+    )
+    planner = GreedyPlanner(5)
+    with pytest.raises(BudgetError) as refusal:
+        planner.decide(problem)
+    if "smallest that works is " not in str(refusal.value):
+        raise refusal.value
+    problem = problem.with_budget(int(str(refusal.value).split("smallest that works is ")[1].split()[0]))
+    return freeze(problem, planner.decide(problem), "greedy")
+
+
+def classes(plan: Plan) -> dict[str, set[str]]:
+    """The tiers of each class of tensors."""
+    found: dict[str, set[str]] = {}
+    for stored in stored_parts(plan.workload, plan.slots):
+        kind = tensor_class(plan.workload, stored.part)
+        found.setdefault(kind, set()).add(plan.tier_of(stored.part, stored.block))
+    return found
+
+
+def test_one_tier_needs_no_placement(store: GraphStore) -> None:
+    plan = plan_over(store, StorageTier(name="arrow"))
+    assert plan.decisions.placed == {}
+    assert plan.stored_bytes.keys() == {"arrow"}
+
+
+def test_everything_is_on_one_tier_or_another(store: GraphStore) -> None:
+    alone = plan_over(store, StorageTier(name="a"))
+    plan = plan_over(store, StorageTier(name="a"), StorageTier(name="b"))
+    assert sum(plan.stored_bytes.values()) == sum(alone.stored_bytes.values())
+    for direction in ("read", "write"):
+        sizes = [plan.traffic_bytes[f"{name} {direction}"] for name in "ab"]
+        assert sum(sizes) == alone.traffic_bytes[f"a {direction}"]
+    moved = [plan.traffic_bytes[f"{name} read"] + plan.traffic_bytes[f"{name} write"] for name in "ab"]
+    assert min(moved) > 0.3 * sum(moved), "equal tiers share the work"
+
+
+def test_the_fast_tier_is_filled_first_and_never_over_its_capacity(store: GraphStore) -> None:
+    whole = sum(plan_over(store, StorageTier(name="a")).stored_bytes.values())
+    for share in (0.0, 0.3, 0.6, 1.0):
+        capacity = int(share * whole)
+        fast = StorageTier(name="fast", rates=FAST, capacity_bytes=capacity)
+        plan = plan_over(store, StorageTier(name="slow", rates=SLOW), fast)
+        held = plan.stored_bytes.get("fast", 0)
+        assert held <= capacity
+        assert held >= 0.6 * capacity
+        assert held + plan.stored_bytes.get("slow", 0) == whole
+
+
+def test_classes_go_where_they_are_wanted(store: GraphStore) -> None:
+    tiers = (StorageTier(name="fast", rates=FAST), StorageTier(name="bulk", rates=SLOW))
+    wanted = {"halos": "bulk", "topology": "fast", "activations": "bulk", "features": "bulk", "gradients": "fast"}
+    found = classes(plan_over(store, *tiers, wanted=wanted))
+    assert {"halos", "topology", "activations"} <= found.keys()
+    assert all(places == {wanted[kind]} for kind, places in found.items())
+
+
+def test_too_little_room_says_how_much_is_spilled(store: GraphStore) -> None:
+    with pytest.raises(BudgetError, match=r"The plan spills .* 100 B on a, 50 B on b: give more --device-memory"):
+        plan_over(store, StorageTier(name="a", capacity_bytes=100), StorageTier(name="b", capacity_bytes=50))
+
+
+def test_sizes_of_parts_are_what_the_traffic_writes_and_the_setup_stages(store: GraphStore) -> None:
+    plan = plan_over(store, StorageTier(name="a"))
+    parts = stored_parts(plan.workload, plan.slots)
+    assert sum(part.size_bytes for part in parts if part.written) == plan.traffic_bytes["a write"]
+    assert sum(part.read_bytes for part in parts) == plan.traffic_bytes["a read"]
+    staged = {(part.part, part.block) for part in parts if not part.written}
+    packs = {(pack_part(name), block) for name in plan.staged_packs for block in range(plan.num_blocks)}
+    assert staged == set(plan.staged) | packs
+
+
+def test_a_plan_for_other_tiers_is_refused(store: GraphStore) -> None:
+    tiers = (StorageTier(name="a"), StorageTier(name="b", capacity_bytes=1))
+    plan = plan_over(store, StorageTier(name="a"))
+    problem = PlanningProblem(
+        program=plan.workload.program,
+        store=store,
+        budget_bytes=plan.budget_bytes,
+        compute_tier="ram",
+        storage_tiers=tiers,
+        threads=2,
+        training=True,
+        evaluation=False,
+    )
+    part = next(p.part for p in stored_parts(plan.workload, plan.slots) if p.size_bytes)
+    for name, error in (("c", PlanError), ("b", BudgetError)):
+        placed = {part: (name,) * plan.num_blocks}
+        with pytest.raises(error):
+            freeze(problem, replace(plan.decisions, placed=placed), "greedy")
+
+
+def test_wishes_are_checked() -> None:
+    assert check_wanted({"halos": "a"}, ["a"]) == {"halos": "a"}
+    with pytest.raises(ConfigError, match="there are: activations, gradients, halos, features, topology"):
+        check_wanted({"halo": "a"}, ["a"])
+    with pytest.raises(ConfigError, match="the storage tiers are: a, b"):
+        check_wanted({"halos": "c"}, ["a", "b"])
+
+
+def test_a_part_that_fits_no_tier_fails_even_when_nothing_is_wanted(store: GraphStore) -> None:
+    plan = plan_over(store, StorageTier(name="a"))
+    parts = stored_parts(plan.workload, plan.slots)
+    with pytest.raises(BudgetError):
+        place(plan.workload, parts, [StorageTier(name="a", capacity_bytes=0)], {})

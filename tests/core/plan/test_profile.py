@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flexgnn.core.errors import ConfigError
+from flexgnn.core.plan.cost import read_seconds, write_seconds
+from flexgnn.core.plan.profile import (
+    Measurement,
+    TierProfile,
+    find_rates,
+    load_profiles,
+    profile_path,
+    save_profiles,
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "cache"
+    monkeypatch.setenv("FLEXGNN_CACHE", str(path))
+    return path
+
+
+def measurement(size: int, *, threads: int = 1) -> Measurement:
+    """As a tier would be that takes 2 ms a read, 3 ms a write, and moves 700 MB/s in and 1100 MB/s out."""
+    return Measurement(
+        block_bytes=size,
+        threads=threads,
+        write_bytes_per_second=size / (3e-3 + size / 7e8),
+        read_bytes_per_second=size / (2e-3 + size / 11e8),
+        write_cpu_seconds_per_byte=5e-10,
+        read_cpu_seconds_per_byte=3e-10,
+    )
+
+
+PROFILE = TierProfile(
+    backend="zarr",
+    settings={"compression": "zstd"},
+    place="/mnt",
+    measured_at="2026-01-01T00:00:00+00:00",
+    measurements=(*(measurement(2**bits) for bits in (20, 24, 26)), measurement(2**20, threads=2)),
+)
+
+
+def test_rates_give_back_the_seconds_that_were_measured() -> None:
+    rates = PROFILE.rates
+    for size in (2**20, 2**24, 2**26):
+        assert read_seconds(rates, size) == pytest.approx(2e-3 + size / 11e8, abs=6e-4)
+        assert write_seconds(rates, size) == pytest.approx(3e-3 + size / 7e8, abs=6e-4)
+    assert rates.cpu_seconds_per_byte == pytest.approx(4e-10)
+
+
+def test_a_tier_is_found_by_backend_settings_and_place() -> None:
+    save_profiles([PROFILE])
+    assert find_rates("zarr", {"compression": "zstd"}, "/mnt") == PROFILE.rates
+    for other in (("lmdb", PROFILE.settings, "/mnt"), ("zarr", {}, "/mnt"), ("zarr", PROFILE.settings, "/")):
+        assert find_rates(*other) is None
+
+
+def test_a_new_measurement_takes_the_place_of_the_old_one_alone() -> None:
+    elsewhere, again = replace(PROFILE, place="/"), replace(PROFILE, measured_at="2026-02-02T00:00:00+00:00")
+    save_profiles([PROFILE, elsewhere])
+    save_profiles([again])
+    assert sorted(load_profiles(), key=lambda profile: profile.place) == [elsewhere, again]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"flexgnn_profile": 99, "tiers": []}', '{"flexgnn_profile": 1}'])
+def test_a_file_that_makes_no_sense_counts_as_nothing_measured(content: str) -> None:
+    profile_path().parent.mkdir()
+    profile_path().write_text(content)
+    assert load_profiles() == []
+    save_profiles([PROFILE])
+    assert load_profiles() == [PROFILE]
+
+
+def test_a_cache_that_can_not_be_written_is_told_of(cache: Path) -> None:
+    cache.write_text("in the way")
+    with pytest.raises(ConfigError, match="FLEXGNN_CACHE"):
+        save_profiles([PROFILE])

@@ -1,0 +1,154 @@
+"""Storage tiers on the command line, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flexgnn.core.plan.profile import load_profiles
+from tests.graphs import small_graph, store_of
+
+FLEXGNN = [sys.executable, "-c", "from flexgnn.cli import main; main()"]
+SPILLING = ["--hidden", "8", "--device-memory", "18KB"]
+"""Too little for the small graph and 8 hidden channels to stay in memory."""
+
+BROKEN_PLUGINS = {
+    "absent": "import a_module_that_is_not_there",
+    "taken": """
+from flexgnn.backends.arrow import ArrowBackend
+from flexgnn.core.hookspecs import hookimpl
+
+class Impostor(ArrowBackend):
+    "Another arrow."
+    contract_version = 1
+
+@hookimpl
+def flexgnn_list_tier_backends():
+    return [Impostor]
+""",
+}
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    return store_of(small_graph(), tmp_path / "graph").path
+
+
+def flexgnn(*arguments: object, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [*FLEXGNN, *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "160", **environment}
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert finished.returncode == code, finished
+    return finished
+
+
+def losses(output: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (output / "history.jsonl").read_text().splitlines()]
+
+
+def test_tiers_of_several_backends_side_by_side(graph: Path, tmp_path: Path) -> None:
+    for name in ("nvme", "hdd"):
+        (tmp_path / name).mkdir()
+    common = ["run", "--dataset", graph, "--epochs", 3, "--output"]
+    flexgnn(*common, tmp_path / "in-memory", "--hidden", 8)
+    tiers = [
+        *("--tier", f"fast=arrow:{tmp_path / 'nvme'},capacity=6KiB"),
+        *("--tier", f"bulk=zarr:{tmp_path / 'hdd'},compression=zstd", "--tier", "db=lmdb"),
+        *("--place", "topology=db", "--place", "halos=bulk", "--verify"),
+    ]
+    shown = flexgnn(*common, tmp_path / "mixed", *SPILLING, *tiers).stdout
+    assert losses(tmp_path / "mixed") == losses(tmp_path / "in-memory")
+    for part in ("fast write", "bulk read", "db read", "6.0 KiB"):
+        assert part in shown
+    assert "fast" in flexgnn("report", tmp_path / "mixed").stdout
+    flexgnn("predict", tmp_path / "mixed", "-o", tmp_path / "logits.npy")
+    assert not list((tmp_path / "nvme").iterdir()) + list((tmp_path / "hdd").iterdir())
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_one(graph: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    arguments = ["run", "--dataset", str(graph), *SPILLING, "--ssd-path", str(scratch), "--epochs"]
+    with subprocess.Popen([*FLEXGNN, *arguments, "100000"], stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not list(scratch.glob("flexgnn-*/tier/*")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    (left,) = scratch.iterdir()
+    shown = flexgnn(*arguments, 1).stdout
+    assert f"removed {left}" in shown
+    assert "had died" in shown
+    assert not list(scratch.iterdir())
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> dict[str, str]:
+    """An environment with distributions whose plug-ins can't be used."""
+    for name, source in BROKEN_PLUGINS.items():
+        info = tmp_path / "site" / f"{name}-1.2.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+        (info / "entry_points.txt").write_text(f"[flexgnn]\n{name} = {name}_plugin\n")
+        (tmp_path / "site" / f"{name}_plugin.py").write_text(source)
+    return {"PYTHONPATH": str(tmp_path / "site")}
+
+
+def test_broken_plug_ins_are_told_of_and_stop_no_other(graph: Path, broken: dict[str, str]) -> None:
+    run = flexgnn("run", "--dataset", graph, "--epochs", 1, *SPILLING, **broken)
+    assert "test accuracy" in run.stdout
+    warnings = [line for line in run.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 2, run.stderr
+    assert "'absent' of absent 1.2 can't be used: it needs the module 'a_module_that_is_not_there'" in run.stderr
+    assert "'arrow' of taken 1.2 can't be used: flexgnn brings one of that name already" in run.stderr
+    chosen = flexgnn("run", "--dataset", graph, "--ssd-backend", "absent", code=2, **broken)
+    assert "error: The plug-in 'absent' of absent can't be used: it needs the module" in chosen.stderr
+
+
+def test_calibration_is_kept_for_planning(tmp_path: Path) -> None:
+    shown = flexgnn("calibrate", "--tier", f"t=arrow:{tmp_path}", FLEXGNN_CACHE=str(tmp_path / "cache")).stdout
+    assert "64.0 MiB" in shown
+    assert f"saved to {tmp_path / 'cache' / 'machine.json'}" in shown
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLEXGNN_CACHE", str(tmp_path / "cache"))
+        (profile,) = load_profiles()
+    assert profile.backend == "arrow"
+    assert {m.block_bytes for m in profile.measurements} == {2**20, 2**24, 2**26}
+
+
+@pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="mounting a file system needs root")
+def test_a_disk_that_fills_up_ends_with_one_sentence_and_the_model(graph: Path, tmp_path: Path) -> None:
+    disk, output = tmp_path / "disk", tmp_path / "out"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a file system is not allowed here")
+    try:
+        arguments = ["run", "--dataset", graph, *SPILLING, "--ssd-path", disk, "--epochs", 100_000, "--output", output]
+        command = [*FLEXGNN, *map(str, arguments)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            deadline = time.monotonic() + 60
+            while not (output / "history.jsonl").exists() or len(losses(output)) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            with pytest.raises(OSError, match="No space"):
+                (disk / "other").write_bytes(bytes(2**20))
+            _, errors = process.communicate(timeout=60)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+    assert process.returncode == 2
+    first, note = errors.strip().splitlines()
+    assert "No space left on device" in first
+    assert "free some space, or choose a larger disk with --ssd-path" in first
+    epochs = len(losses(output))
+    assert note == f"The model after epoch {epochs} is in {output / 'model.safetensors'}."
+    flexgnn("predict", output, "-o", tmp_path / "logits.npy")
