@@ -2,6 +2,7 @@
 DEVICE_MEMORY ?= 96MiB
 PYTHON ?= python3
 
+PLUGINS := $(wildcard plugins/*)
 VENV := .venv
 READY := $(VENV)/ready
 
@@ -19,11 +20,11 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FlexGNN needs Python 3.11 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt torch
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev,metis]'
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev,metis]' $(PLUGINS:%=--editable '%[test]')
 	touch $@
 
 clean:
