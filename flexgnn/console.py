@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from flexgnn.core.graph.store import GraphInfo
+from flexgnn.core.plan.cost import ASSUMED_TIER_RATES
+from flexgnn.core.plan.placement import stored_parts, tensor_class
 from flexgnn.core.plan.plan import Plan, describe
 from flexgnn.core.plan.profile import TierProfile
 from flexgnn.core.plugins import PluginEntry
@@ -102,7 +104,7 @@ def plan_line(plan: Plan) -> str:
 def plan_tables(plan: Plan) -> list[Table]:
     """A plan in full: its phases, and where fields are."""
     columns = ("phase", "compute s", "read s", "write s", "in all s")
-    phases = Table(*columns, title="Projected seconds, at assumed rates", title_justify="left")
+    phases = Table(*columns, title="Projected seconds", title_justify="left")
     for phase, seconds in zip(plan.workload.phases, plan.phase_seconds, strict=True):
         spans = (seconds.compute, seconds.slowest("read"), seconds.slowest("write"), seconds.total)
         times = (f"{value:.3f}" for value in spans)
@@ -110,7 +112,23 @@ def plan_tables(plan: Plan) -> list[Table]:
     fields = Table("field", "size", "where", title="Fields", title_justify="left")
     for name, where in placements(plan).items():
         fields.add_row(name, format_size(plan.workload.fields[name].total_bytes), where)
-    return [phases, fields, traffic_table([plan.traffic_bytes])]
+    return [phases, fields, storage_table(plan), traffic_table([plan.traffic_bytes])]
+
+
+def storage_table(plan: Plan) -> Table:
+    """What each storage tier will hold, and where its rates are from."""
+    table = Table("tier", "holds", "of", "tensors", "rates", title="Storage tiers", title_justify="left")
+    for tier in plan.storage_tiers:
+        kinds = {
+            tensor_class(plan.workload, stored.part)
+            for stored in stored_parts(plan.workload, plan.slots)
+            if plan.tier_of(stored.part, stored.block) == tier.name
+        }
+        room = "no limit" if tier.capacity_bytes is None else format_size(tier.capacity_bytes)
+        rates = "assumed" if tier.rates == ASSUMED_TIER_RATES else "measured"
+        held = format_size(plan.stored_bytes.get(tier.name, 0))
+        table.add_row(tier.name, held, room, ", ".join(sorted(kinds)) or "none", rates)
+    return table
 
 
 def placements(plan: Plan) -> dict[str, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +18,7 @@ from torch_geometric.data import Data
 
 from flexgnn import GraphStore
 from flexgnn.cli import main
+from flexgnn.testing import mounted_disk
 from tests.graphs import small_graph, store_of
 
 SPILLING = "18KB"
@@ -199,15 +198,8 @@ def test_a_file_that_is_no_graph_gets_one_sentence(run: Run, tmp_path: Path) -> 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
-    path = tmp_path / "small"
-    path.mkdir()
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        pytest.skip("mounting a file system needs root")
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(path)]
-    if subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("mounting a file system is not allowed here")
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
+    with mounted_disk(tmp_path / "small", 2**16) as disk:
+        yield disk
 
 
 def test_a_scratch_directory_that_is_too_small_is_refused_before_training(

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from flexgnn.core.blob import Array, Blob, flat_bytes
-from flexgnn.core.directory_backend import DirectoryBackend
+from flexgnn.core.directory_backend import DirectoryBackend, read_at
 from flexgnn.core.hookspecs import hookimpl
 from flexgnn.core.tier import TierBackend
 
@@ -50,11 +50,7 @@ class ArrowBackend(DirectoryBackend):
 
     def read_file(self, path: Path, blob: Blob, start: int, out: Array) -> None:
         assert isinstance(blob, _ArrowBlob)
-        file = os.open(path, os.O_RDONLY)
-        try:
-            filled = _fill(file, blob.offset + start * blob.row_bytes, flat_bytes(out))
-        finally:
-            os.close(file)
+        filled = read_at(path, blob.offset + start * blob.row_bytes, flat_bytes(out))
         if filled != out.nbytes:
             raise self.damaged(path)
 
@@ -78,17 +74,6 @@ def _as_tensor(array: Array) -> pa.Tensor:
     if array.dtype.kind in "iuf" and array.dtype.itemsize <= 8:
         return pa.Tensor.from_numpy(array)
     return pa.Tensor.from_numpy(array.reshape(*array.shape, 1).view(np.uint8))
-
-
-def _fill(file: int, offset: int, out: memoryview) -> int:
-    """Read into ``out`` until it is full or the file ends. Returns the bytes read."""
-    filled = 0
-    while filled < len(out):
-        count = os.preadv(file, [out[filled:]], offset + filled)
-        if count == 0:
-            break
-        filled += count
-    return filled
 
 
 @hookimpl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +69,13 @@ class TierSpec:
             raise ConfigError(f"{text!r} is no storage tier: write {FORM}, as in fast=arrow:/mnt/nvme,capacity=20GiB.")
         settings = parse_pairs(pairs)
         capacity = settings.pop("capacity", None)
-        return cls(name=name, backend=backend, location=location or None, capacity=capacity, settings=settings)
+        return cls(
+            name=name,
+            backend=backend,
+            location=os.path.expanduser(location) or None,
+            capacity=capacity,
+            settings=settings,
+        )
 
 
 def parse_pairs(pairs: list[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -137,19 +138,27 @@ class _Draft:
     """Decisions under way: they fit the room as far as live bytes tell."""
 
     def __init__(self, problem: PlanningProblem, workload: Workload, decisions: Decisions) -> None:
-        self.problem, self.workload, self.decisions = problem, workload, decisions
+        self.problem, self.workload, self._unplaced = problem, workload, decisions
         self._builder = SlotBuilder(workload, decisions)
         self._slots = self._builder.build()
-        self.shortage: BudgetError | None = None
-        """What the storage tiers have too little room for."""
-        try:
-            self.decisions = replace(decisions, placed=problem.placed(workload, self._slots))
-        except BudgetError as error:
-            self.shortage = error
         num_blocks = workload.blocks.count
         workspace = np.repeat([phase.workspace_bytes for phase in workload.phases], num_blocks)
         self._budget = problem.budget_bytes - int(workspace.max())
         self.room = self._budget - arena_estimate(self._slots, len(workload.steps), problem.alignment_bytes)
+
+    @cached_property
+    def shortage(self) -> BudgetError | None:
+        """What the storage tiers have too little room for."""
+        try:
+            self._placed = self.problem.placed(self.workload, self._slots)
+        except BudgetError as error:
+            return error
+        return None
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        """With a storage tier for everything, where there is room."""
+        return self._unplaced if self.shortage is not None else replace(self._unplaced, placed=self._placed)
 
     @property
     def feasible(self) -> bool:
@@ -171,7 +180,7 @@ class _Draft:
         return next((t.rates for t in tiers if placed is not None and t.name == placed[block]), tiers[0].rates)
 
     def with_access(self, name: str, access: Access) -> _Draft:
-        changed = replace(self.decisions, access={**self.decisions.access, name: access})
+        changed = replace(self._unplaced, access={**self._unplaced.access, name: access})
         return _Draft(self.problem, self.workload, changed)
 
     def filled(self, fraction: float) -> _Draft:
@@ -182,7 +191,7 @@ class _Draft:
             if fraction > 0 and np.all(room[stay.absent] >= stay.size_bytes):
                 room[stay.absent] -= stay.size_bytes
                 kept.add(stay.key)
-        return _Draft(self.problem, self.workload, replace(self.decisions, kept=frozenset(kept)))
+        return _Draft(self.problem, self.workload, replace(self._unplaced, kept=frozenset(kept)))
 
     def _stays(self) -> Iterator[_Stay]:
         workload, packed = self.workload, self._builder.packed

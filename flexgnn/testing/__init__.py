@@ -2,10 +2,11 @@
 
 import pytest
 
-for _part in ("account", "backend", "blob", "process", "row", "thread", "training"):
+for _part in ("account", "backend", "blob", "disk", "process", "row", "thread", "training"):
     pytest.register_assert_rewrite(f"flexgnn.testing.{_part}_tests")
 
 from flexgnn.testing.backend_tests import TierBackendTests  # noqa: E402
+from flexgnn.testing.disk_tests import mounted_disk  # noqa: E402
 from flexgnn.testing.samples import assert_same_bits, read_back, sample  # noqa: E402
 from flexgnn.testing.state_machine import TierStateMachine  # noqa: E402
 from flexgnn.testing.wrappers import (  # noqa: E402
@@ -23,6 +24,7 @@ __all__ = [
     "TierStateMachine",
     "WrapperBackend",
     "assert_same_bits",
+    "mounted_disk",
     "read_back",
     "sample",
 ]

@@ -16,6 +16,7 @@ from typing import Any
 from flexgnn.core.tier import CONTRACT_VERSION
 from flexgnn.testing.account_tests import AccountTests
 from flexgnn.testing.blob_tests import BlobTests
+from flexgnn.testing.disk_tests import DiskTests
 from flexgnn.testing.kit import check_pieces
 from flexgnn.testing.process_tests import ProcessTests
 from flexgnn.testing.row_tests import RowTests
@@ -24,7 +25,9 @@ from flexgnn.testing.thread_tests import ThreadTests
 from flexgnn.testing.training_tests import TrainingTests
 
 
-class TierBackendTests(BlobTests, RowTests, AccountTests, ThreadTests, ProcessTests, StateMachineTests, TrainingTests):
+class TierBackendTests(
+    BlobTests, RowTests, AccountTests, ThreadTests, DiskTests, ProcessTests, StateMachineTests, TrainingTests
+):
     """What every :class:`~flexgnn.core.tier.TierBackend` must do.
 
     A backend that is not on this machine (``local = False``) must also override the fixture :meth:`location`, which

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,18 +12,6 @@ from flexgnn.core.tier import TierBackend
 from flexgnn.testing import read_back
 
 _DELAYS_SECONDS = (0.005, 0.011, 0.017, 0.023, 0.031)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, text=True)
-    if mount.returncode != 0:
-        pytest.skip(f"a file system can't be mounted here: {mount.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 @pytest.fixture

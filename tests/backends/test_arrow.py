@@ -114,18 +114,6 @@ def test_a_damaged_header_never_passes_for_other_data(tmp_path: Path) -> None:
             continue
 
 
-def test_a_full_disk(small_disk: Path) -> None:
-    tier = open_tier(small_disk)
-    tier.put("a", ROWS)
-    for key in ("a", "b"):
-        with pytest.raises(TierError, match=r"No space left on device.*--ssd-path"):
-            tier.put(key, sample("float64", (1 << 18,)))
-    assert list(tier.keys()) == ["a"]
-    assert only_file(small_disk).name == "key-a.arrow"
-    assert_same_bits(read_back(tier, "a", ROWS), ROWS)
-    tier.put("b", ROWS)
-
-
 def test_a_read_only_disk(small_disk: Path) -> None:
     tier = open_tier(small_disk)
     tier.put("a", ROWS)

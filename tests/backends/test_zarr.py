@@ -13,7 +13,7 @@ import pytest
 import zarr
 
 from flexgnn.backends.zarr import ZarrBackend
-from flexgnn.core.errors import ConfigError, DamagedBlobError, TierError, TierFullError
+from flexgnn.core.errors import ConfigError, DamagedBlobError, TierError
 from flexgnn.core.tier import TierOptions
 from flexgnn.testing import TierBackendTests, assert_same_bits, read_back, sample
 
@@ -238,19 +238,6 @@ def test_an_interrupt_leaves_the_old_blob_and_writes_nothing_more(
     for _ in interrupt_puts(open_tier(tmp_path, settings)):
         time.sleep(0.05)
         assert not list(tmp_path.glob("unfinished-*"))
-
-
-@each_compression
-def test_a_full_disk(small_disk: Path, settings: Mapping[str, Any]) -> None:
-    tier = open_tier(small_disk, settings)
-    tier.put("a", ROWS)
-    for key in ("a", "b"):
-        with pytest.raises(TierFullError, match=r"No space left on device.*--ssd-path"):
-            tier.put(key, sample("float64", (1 << 18,)))
-    assert list(tier.keys()) == ["a"]
-    assert only_folder(small_disk).name == "key-a.zarr"
-    assert_same_bits(read_back(tier, "a", ROWS), ROWS)
-    tier.put("b", ROWS)
 
 
 def test_a_read_only_disk(small_disk: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,11 +14,11 @@ class Blocks:
     chunk_rows: int
     chunks_per_block: int
 
-    @property
+    @cached_property
     def rows_per_block(self) -> int:
         return self.chunk_rows * self.chunks_per_block
 
-    @property
+    @cached_property
     def count(self) -> int:
         return -(-self.num_nodes // self.rows_per_block)
 

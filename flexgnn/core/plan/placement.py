@@ -143,6 +143,11 @@ def place(
     Raises:
         BudgetError: if a part fits no tier that may hold it.
     """
+    if len(tiers) == 1:
+        limit = tiers[0].capacity_bytes
+        if limit is not None and sum(part.size_bytes for part in parts) > limit:
+            raise BudgetError(_does_not_fit(parts, list(tiers)))
+        return {}
     busy = {tier.name: 0.0 for tier in tiers}
     held = {tier.name: 0 for tier in tiers}
     chosen: dict[str, list[str]] = {}
@@ -158,8 +163,6 @@ def place(
         held[best.name] += part.size_bytes
         row = chosen.setdefault(part.part, [tiers[0].name] * workload.blocks.count)
         row[part.block] = best.name
-    if len(tiers) == 1:
-        return {}
     return {part: tuple(row) for part, row in sorted(chosen.items())}
 
 

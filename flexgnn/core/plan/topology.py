@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -25,13 +26,26 @@ class HaloCounts:
     needed: Array
     """int64, P x P: how many nodes of block q the block p pulls from, 0 on the diagonal."""
 
+    @cached_property
+    def _halo_rows(self) -> list[int]:
+        return [int(rows) for rows in self.needed.sum(axis=1)]
+
+    @cached_property
+    def _sent_rows(self) -> list[int]:
+        return [int(rows) for rows in self.needed.sum(axis=0)]
+
+    @cached_property
+    def _groups(self) -> dict[tuple[str, int, int], list[range]]:
+        """Planners ask for the same groups again and again."""
+        return {}
+
     def halo_rows(self, block: int) -> int:
         """Rows that ``block`` needs from all others."""
-        return int(self.needed[block].sum())
+        return self._halo_rows[block]
 
     def sent_rows(self, block: int) -> int:
         """Rows of ``block`` that all others need, a row counted once for each of them."""
-        return int(self.needed[:, block].sum())
+        return self._sent_rows[block]
 
     def halo_passes(self, block: int, most_rows: int) -> list[HaloPass]:
         """The halo of ``block`` in passes of at most ``most_rows`` rows; a single one if two would do.
@@ -41,12 +55,18 @@ class HaloCounts:
         rows = self.needed[block]
         return [
             HaloPass(owners=owners, start=int(rows[: owners.start].sum()), stop=int(rows[: owners.stop].sum()))
-            for owners in _grouped(rows, most_rows)
+            for owners in self._grouped("halo", block, rows, most_rows)
         ]
 
     def pack_groups(self, owner: int, most_rows: int) -> list[range]:
         """The receivers of ``owner``, in groups whose rows are written together; sizes as in :meth:`halo_passes`."""
-        return _grouped(self.needed[:, owner], most_rows)
+        return self._grouped("pack", owner, self.needed[:, owner], most_rows)
+
+    def _grouped(self, kind: str, block: int, rows: Array, most_rows: int) -> list[range]:
+        key = (kind, block, most_rows)
+        if key not in self._groups:
+            self._groups[key] = _grouped(rows, most_rows)
+        return self._groups[key]
 
     def pack_rows(self, owner: int, receivers: range) -> int:
         """Rows that ``owner`` sends to ``receivers``."""

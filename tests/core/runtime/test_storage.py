@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,15 +202,3 @@ def test_a_disk_that_fills_up_stops_the_run_and_keeps_the_model(store: GraphStor
     (small_disk / "other").unlink()
     assert list(small_disk.iterdir()) == []
     assert [record.epoch for record in trainer.fit(1)] == [3]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path):  # type: ignore[no-untyped-def]
-    """A file system of 1 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, text=True)
-    if mount.returncode != 0:
-        pytest.skip(f"a file system can't be mounted here: {mount.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
