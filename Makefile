@@ -11,9 +11,9 @@ READY := $(VENV)/ready
 run: $(READY)
 	$(VENV)/bin/flexgnn run --device-memory $(DEVICE_MEMORY)
 
-# Kernels use every core, so pytest-xdist would only make tests wait for each other.
+# Two workers: kernels use every core, but much of a test is waiting and planning.
 test: lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -1,8 +1,8 @@
 """Every installed storage tier beside the library under it used by hand, and beside plain O_DIRECT system calls.
 
-All take turns in every round, each in a directory of its own, so that the machine's drift reaches all of them; what is
-compared is the median over the rounds of the ratio within a round. Writing counts until the bytes are on the device,
-reading begins with nothing in the page cache.
+All take turns in every round, in an order by chance and each in a directory of its own, so that the machine's drift
+reaches all of them; what is compared is the median over the rounds of the ratio within a round. Writing counts until
+the bytes are on the device, reading begins with nothing in the page cache.
 
     python benchmarks/tiers.py --path /mnt/nvme --output docs/benchmarks/tiers.md
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import random
 import shutil
 import statistics
 import subprocess
@@ -36,6 +37,7 @@ from flexgnn.core.tier import Array, TierBackend, TierOptions
 BLOCK_BYTES = (2**20, 2**24, 2**26)
 WIDTH = 128
 OBJECT_STORE = "object-store"
+BY_HAND_SUFFIX = " by hand"
 SERVE = """
 import sys
 from moto.server import ThreadedMotoServer
@@ -88,6 +90,8 @@ class Contestant:
     def round(self, block: Array, out: Array, count: int) -> None:
         """Write ``count`` blocks, and read them back: through a tier opened anew, so that nothing is mapped."""
         size_bytes, location = count * block.nbytes, self.location()
+        if "://" not in location:
+            _touch_memory(Path(location), size_bytes)
         opened = self.make(location)
         with _measured(self.write, size_bytes):
             for number in range(count):
@@ -127,10 +131,10 @@ def contestants(path: Path, endpoint: str | None) -> dict[str, Contestant]:
     for backend in load_plugins().tier_backends():
         if backend.local:
             found[backend.name] = Contestant(partial(Tier, backend, {}), directory)
-            found[f"{backend.name} by hand"] = Contestant(BY_HAND[backend.name], directory)
+            found[backend.name + BY_HAND_SUFFIX] = Contestant(BY_HAND[backend.name], directory)
         elif endpoint is not None:
             found[backend.name] = Contestant(partial(Tier, backend, {"endpoint": endpoint}), bucket)
-            found[f"{backend.name} by hand"] = Contestant(partial(ObstoreByHand, endpoint=endpoint), bucket)
+            found[backend.name + BY_HAND_SUFFIX] = Contestant(partial(ObstoreByHand, endpoint=endpoint), bucket)
     return found
 
 
@@ -140,12 +144,12 @@ def normal(size_bytes: int) -> Array:
 
 
 def run(found: dict[str, Contestant], block: Array, total_bytes: int, rounds: int) -> None:
-    """All rounds with one block; who begins moves on from round to round. The first round is not counted."""
+    """All rounds with one block, in a new order each; the first round is not counted."""
     block_bytes = block.nbytes
     block, out = _page_aligned(block), _page_aligned(np.zeros_like(block))
-    order = list(found)
+    chance = random.Random(0)
     for number in range(rounds + 1):
-        for name in order[number % len(order) :] + order[: number % len(order)]:
+        for name in _order(found, chance):
             count = max(total_bytes // block_bytes, 1)
             found[name].round(block, out, max(count // 16, 1) if name.startswith(OBJECT_STORE) else count)
         if number == 0:
@@ -154,14 +158,33 @@ def run(found: dict[str, Contestant], block: Array, total_bytes: int, rounds: in
         print(f"{format_size(block_bytes)}: round {number} of {rounds}", file=sys.stderr)
 
 
+def _order(found: dict[str, Contestant], chance: random.Random) -> list[str]:
+    """The names by chance, but those that are compared with each other one behind the other."""
+    tiers = list(dict.fromkeys(name.removesuffix(BY_HAND_SUFFIX) for name in found))
+    pairs = [[name for name in (tier, tier + BY_HAND_SUFFIX) if name in found] for tier in tiers]
+    chance.shuffle(pairs)
+    for pair in pairs:
+        chance.shuffle(pair)
+    return [name for pair in pairs for name in pair]
+
+
+def _touch_memory(directory: Path, size_bytes: int) -> None:
+    """Fill and free as much page cache as a round takes: the first to use memory pays for getting it from the host."""
+    file = directory / "touched"
+    with file.open("wb") as stream:
+        for _ in range(0, size_bytes, 2**20):
+            stream.write(bytes(2**20))
+    file.unlink()
+
+
 def rows(found: dict[str, Contestant], block_bytes: int) -> Iterator[str]:
     """A line of the table for each tier."""
     for name, tier in found.items():
-        if name.endswith(" by hand"):
+        if name.endswith(BY_HAND_SUFFIX):
             continue
         cells = [format_size(block_bytes), name]
         for direction in ("write", "read"):
-            own, hand = getattr(tier, direction), getattr(found[f"{name} by hand"], direction)
+            own, hand = getattr(tier, direction), getattr(found[name + BY_HAND_SUFFIX], direction)
             raw = getattr(found["direct-io by hand"], direction)
             cells += [
                 f"{statistics.median(own.bytes_per_second) / 1e9:.2f}",

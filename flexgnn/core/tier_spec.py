@@ -20,7 +20,7 @@ FORM = "NAME=BACKEND[:LOCATION][,capacity=SIZE][,SETTING=VALUE...]"
 DEFAULT_BACKEND = "arrow"
 """Of the one storage tier of a run that names none."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TAKEN = ("store", "ram", "cuda", "pinned")
 
 
@@ -44,7 +44,7 @@ class TierSpec:
         """Check the name and the capacity."""
         if not _NAME.fullmatch(self.name) or self.name in _TAKEN:
             raise ConfigError(
-                f"A storage tier can't be called {self.name!r}: use letters, digits, - and _, and none of "
+                f"A storage tier can't be called {self.name!r}: use letters, digits, ., - and _, and none of "
                 f"{', '.join(_TAKEN)}."
             )
         if self.capacity is not None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from flexgnn.core.errors import ConfigError, TierFullError
+from flexgnn.core.errors import ConfigError, DamagedBlobError, TierFullError
 from flexgnn.core.plan.cost import ASSUMED_TIER_RATES
 from flexgnn.core.plan.placement import StorageTier
 from flexgnn.core.plan.plan import Plan
@@ -93,9 +93,15 @@ class Storage:
         """Fill ``out`` with rows of blob ``key`` on ``tier``, from row ``start`` on.
 
         Raises:
-            DamagedBlobError: if they are not what was put.
+            DamagedBlobError: if they are not what was put, or gone.
         """
-        self._tiers[tier].get_rows(key, start, out)
+        try:
+            self._tiers[tier].get_rows(key, start, out)
+        except KeyError as error:
+            raise DamagedBlobError(
+                f"Tensor {key!r} on the tier {tier} ({self._tiers[tier].where(key)}) is gone: nothing else may change "
+                "what a run has stored."
+            ) from error
         if self._checksums:
             self._checksums[tier].check(key, start, out)
 

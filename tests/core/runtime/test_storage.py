@@ -144,6 +144,20 @@ def test_a_flipped_bit_is_told_of_and_the_epoch_repeated_to_the_same_bits(
     assert [record.epoch for record in trainer.history] == [1, 2, 3]
 
 
+def test_a_tensor_that_someone_removed_is_told_of_and_made_again(store: GraphStore, reference: list[float]) -> None:
+    events: list[Event] = []
+
+    def remove(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, EpochRecord) and event.epoch == 1:
+            location = next(Path(e.location) for e in events if isinstance(e, TierOpened))
+            next(file for file in location.iterdir() if "packed" in file.name).unlink()
+
+    assert losses(trainer_of(store, remove)) == reference
+    (found,) = [event for event in events if isinstance(event, DamageFound)]
+    assert "is gone" in found.message
+
+
 def test_damage_in_the_evaluation_makes_no_second_update(store: GraphStore, reference: list[float]) -> None:
     def after_the_loss(event: Event) -> bool:
         return getattr(event, "phase", "") == "backward" and getattr(event, "epoch", 0) == 2 and event.block == 4  # type: ignore[union-attr]
