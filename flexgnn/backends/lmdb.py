@@ -31,7 +31,7 @@ from flexgnn.core.errors import DamagedBlobError, TierError
 from flexgnn.core.hookspecs import hookimpl
 from flexgnn.core.tier import TierBackend, TierOptions
 
-_PIECE_BYTES = (2 << 20) - 16
+_PIECE_BYTES = (4 << 20) - 16
 """With the 16 bytes of LMDB's header, whole pages."""
 _LOCK_FILE_BYTES = 8192
 _DAMAGE = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError)
