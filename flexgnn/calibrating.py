@@ -14,7 +14,7 @@ from flexgnn.core.runtime.calibration import calibrate_tier
 from flexgnn.core.runtime.storage import ConfiguredTier
 from flexgnn.core.tier_spec import TierSpec
 
-_MOST_THREADS = 4
+_THREADS = (1, 2, 4)
 
 
 def calibrate_tiers(tiers: Sequence[str], ssd_path: str | None, console: Console) -> list[TierProfile]:
@@ -30,7 +30,7 @@ def calibrate_tiers(tiers: Sequence[str], ssd_path: str | None, console: Console
     found = [
         TierSpec(name=b.name, backend=b.name, location=ssd_path if b.local else None) for b in plugins.tier_backends()
     ]
-    threads = sorted({1, min(os.cpu_count() or 1, _MOST_THREADS)})
+    threads = [count for count in _THREADS if count <= (os.cpu_count() or 1)]
     profiles = []
     for spec in named or found:
         try:
