@@ -62,9 +62,14 @@ class GreedyPlanner(Planner):
                 best = packed.seconds, packed.decisions
         if best[1] is not None:
             return best[1]
-        needed, decisions = self._smallest(problem)
+        needed, decisions, shortage = self._smallest(problem)
         if needed <= problem.budget_bytes:
             return decisions
+        if shortage is not None:
+            raise BudgetError(
+                f"{shortage} With these storage tiers the smallest budget of {problem.compute_tier} "
+                f"that works is {needed} bytes ({format_size(needed)})."
+            )
         raise BudgetError(
             f"A budget of {problem.budget_bytes} bytes ({format_size(problem.budget_bytes)}) of {problem.compute_tier} "
             "is too small for this model and graph: "
@@ -89,8 +94,8 @@ class GreedyPlanner(Planner):
                 break
         return ranked
 
-    def _smallest(self, problem: PlanningProblem) -> tuple[int, Decisions]:
-        """The least memory that works, with everything spilled, and how."""
+    def _smallest(self, problem: PlanningProblem) -> tuple[int, Decisions, BudgetError | None]:
+        """The least memory that works, with everything spilled, how, and what of storage stands in the way of less."""
         drafts = []
         for blocks in self._choices(problem):
             for recomputed in _recomputations(problem):
@@ -99,7 +104,9 @@ class GreedyPlanner(Planner):
         placed = [draft.decisions for draft in drafts if draft.shortage is None]
         if not placed and drafts[0].shortage is not None:
             raise drafts[0].shortage
-        return min(((_projected_peak(problem, d), d) for d in placed), key=lambda found: found[0])
+        shortage = next((draft.shortage for draft in drafts if draft.feasible and draft.shortage is not None), None)
+        needed, decisions = min(((_projected_peak(problem, d), d) for d in placed), key=lambda found: found[0])
+        return needed, decisions, shortage
 
     def _choices(self, problem: PlanningProblem) -> Sequence[Blocks]:
         if self._num_blocks is None:

@@ -132,7 +132,7 @@ def _packs(workload: Workload, slots: Sequence[Slot]) -> Iterator[StoredPart]:
 def place(
     workload: Workload, parts: list[StoredPart], tiers: Sequence[StorageTier], wanted: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]]:
-    """A tier for every part: the busiest parts first, each where the tier's work so far and the part end soonest.
+    """A tier for every part: first those that are wanted on one, then the busiest, where they end soonest.
 
     Args:
         workload: what ``parts`` are of.
@@ -146,18 +146,24 @@ def place(
     if len(tiers) == 1:
         limit = tiers[0].capacity_bytes
         if limit is not None and sum(part.size_bytes for part in parts) > limit:
-            raise BudgetError(_does_not_fit(parts, list(tiers)))
+            raise BudgetError(_does_not_fit(parts, list(tiers), ""))
         return {}
     busy = {tier.name: 0.0 for tier in tiers}
     held = {tier.name: 0 for tier in tiers}
     chosen: dict[str, list[str]] = {}
     classes = {part.part: tensor_class(workload, part.part) for part in parts}
-    for part in sorted(parts, key=lambda part: (-part.seconds(tiers[0].rates), part.part, part.block)):
+
+    def turn(part: StoredPart) -> tuple[bool, float, str, int]:
+        return classes[part.part] not in wanted, -part.seconds(tiers[0].rates), part.part, part.block
+
+    for part in sorted(parts, key=turn):
         only = wanted.get(classes[part.part])
         allowed = [tier for tier in tiers if only in (None, tier.name)]
         fitting = [t for t in allowed if t.capacity_bytes is None or held[t.name] + part.size_bytes <= t.capacity_bytes]
         if not fitting:
-            raise BudgetError(_does_not_fit(parts, allowed))
+            kind = classes[part.part]
+            same = parts if only is None else [other for other in parts if classes[other.part] == kind]
+            raise BudgetError(_does_not_fit(same, allowed, "" if only is None else f" of {kind}"))
         best = min(fitting, key=lambda tier: busy[tier.name] + part.seconds(tier.rates))
         busy[best.name] += part.seconds(best.rates)
         held[best.name] += part.size_bytes
@@ -166,10 +172,11 @@ def place(
     return {part: tuple(row) for part, row in sorted(chosen.items())}
 
 
-def _does_not_fit(parts: list[StoredPart], tiers: list[StorageTier]) -> str:
+def _does_not_fit(parts: list[StoredPart], tiers: list[StorageTier], of_what: str) -> str:
     needed = sum(part.size_bytes for part in parts)
     capacities = ", ".join(f"{format_size(t.capacity_bytes or 0)} on {t.name}" for t in tiers)
     return (
-        f"The plan spills {format_size(needed)}, and there is room for {capacities}: give more --device-memory, or "
-        "name a larger disk with --ssd-path or --tier."
+        f"The plan spills {format_size(needed)}{of_what}, and there is room for {capacities}: "
+        "give more --device-memory, or name a larger disk with --ssd-path or --tier"
+        f"{', or place them elsewhere' if of_what else ''}."
     )

@@ -100,6 +100,41 @@ def test_too_little_room_says_how_much_is_spilled(store: GraphStore) -> None:
         plan_over(store, StorageTier(name="a", capacity_bytes=100), StorageTier(name="b", capacity_bytes=50))
 
 
+def test_what_is_wanted_on_a_tier_comes_before_what_could_be_anywhere(store: GraphStore) -> None:
+    plan = plan_over(store, StorageTier(name="a"))
+    parts = stored_parts(plan.workload, plan.slots)
+    halos = [part for part in parts if tensor_class(plan.workload, part.part) == "halos"]
+    room = sum(part.size_bytes for part in halos)
+    tiers = (StorageTier(name="bulk", rates=SLOW), StorageTier(name="fast", rates=FAST, capacity_bytes=room))
+    placed = place(plan.workload, parts, tiers, {"halos": "fast"})
+    assert room > 0
+    assert all(placed[part.part][part.block] == "fast" for part in halos)
+    others = [part for part in parts if part not in halos and part.size_bytes]
+    assert all(placed[part.part][part.block] == "bulk" for part in others)
+
+
+def test_a_class_that_does_not_fit_where_it_is_wanted_is_named(store: GraphStore) -> None:
+    fast, bulk = StorageTier(name="fast", capacity_bytes=2000), StorageTier(name="bulk")
+    alone = plan_over(store, StorageTier(name="a"))
+    problem = PlanningProblem(
+        program=alone.workload.program,
+        store=store,
+        budget_bytes=alone.budget_bytes,
+        compute_tier="ram",
+        storage_tiers=(fast, bulk),
+        threads=2,
+        training=True,
+        evaluation=False,
+        wanted={"halos": "fast"},
+    )
+    with pytest.raises(BudgetError, match=r"spills .* of halos, and there is room for 2.0 KiB on fast") as refusal:
+        GreedyPlanner().decide(problem)
+    assert "place them elsewhere" in str(refusal.value)
+    larger = problem.with_budget(int(str(refusal.value).split("that works is ")[1].split()[0]))
+    plan = freeze(larger, GreedyPlanner().decide(larger), "greedy")
+    assert plan.stored_bytes.get("fast", 0) <= 2000
+
+
 def test_sizes_of_parts_are_what_the_traffic_writes_and_the_setup_stages(store: GraphStore) -> None:
     plan = plan_over(store, StorageTier(name="a"))
     parts = stored_parts(plan.workload, plan.slots)
