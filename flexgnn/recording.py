@@ -34,7 +34,7 @@ MODEL = "model.safetensors"
 class RunDirectory:
     """A listener that records; a context manager that saves the model and closes its files.
 
-    A run that is stopped, by an error or by the user, leaves the model as its last finished epoch left it.
+    A run that is stopped, by an error or by the user, leaves the model as its last update left it.
     """
 
     def __init__(self, path: Path, config: RunConfig, model: torch.nn.Module) -> None:
@@ -69,7 +69,7 @@ class RunDirectory:
             if self._finished_epochs:
                 self._save_model()
                 if error is not None:
-                    error.add_note(f"The model after epoch {self._finished_epochs} is in {self._path / MODEL}.")
+                    error.add_note(f"The model as the last update left it is in {self._path / MODEL}.")
         except OSError as failure:
             if error is None:
                 why = os.strerror(failure.errno or 0)
