@@ -27,12 +27,13 @@ def store(tmp_path: Path) -> GraphStore:
     return store_of(small_graph(num_nodes=70, num_edges=400), tmp_path / "graph")
 
 
-def plan_over(store: GraphStore, *tiers: StorageTier, wanted: dict[str, str] | None = None) -> Plan:
-    """The plan of the smallest budget."""
-    problem = PlanningProblem(
+def problem_over(
+    store: GraphStore, tiers: tuple[StorageTier, ...], budget_bytes: int, wanted: dict[str, str] | None = None
+) -> PlanningProblem:
+    return PlanningProblem(
         program=lower(GCN(5, 8, 3, 3), num_features=5, weighted=False),
         store=store,
-        budget_bytes=1,
+        budget_bytes=budget_bytes,
         compute_tier="ram",
         storage_tiers=tiers,
         threads=2,
@@ -40,6 +41,11 @@ def plan_over(store: GraphStore, *tiers: StorageTier, wanted: dict[str, str] | N
         evaluation=False,
         wanted=wanted or {},
     )
+
+
+def plan_over(store: GraphStore, *tiers: StorageTier, wanted: dict[str, str] | None = None) -> Plan:
+    """The plan of the smallest budget."""
+    problem = problem_over(store, tiers, 1, wanted)
     planner = GreedyPlanner(5)
     with pytest.raises(BudgetError) as refusal:
         planner.decide(problem)
@@ -116,17 +122,7 @@ def test_what_is_wanted_on_a_tier_comes_before_what_could_be_anywhere(store: Gra
 def test_a_class_that_does_not_fit_where_it_is_wanted_is_named(store: GraphStore) -> None:
     fast, bulk = StorageTier(name="fast", capacity_bytes=2000), StorageTier(name="bulk")
     alone = plan_over(store, StorageTier(name="a"))
-    problem = PlanningProblem(
-        program=alone.workload.program,
-        store=store,
-        budget_bytes=alone.budget_bytes,
-        compute_tier="ram",
-        storage_tiers=(fast, bulk),
-        threads=2,
-        training=True,
-        evaluation=False,
-        wanted={"halos": "fast"},
-    )
+    problem = problem_over(store, (fast, bulk), alone.budget_bytes, {"halos": "fast"})
     with pytest.raises(BudgetError, match=r"spills .* of halos, and there is room for 2.0 KiB on fast") as refusal:
         GreedyPlanner().decide(problem)
     assert "place them elsewhere" in str(refusal.value)
@@ -148,16 +144,7 @@ def test_sizes_of_parts_are_what_the_traffic_writes_and_the_setup_stages(store: 
 def test_a_plan_for_other_tiers_is_refused(store: GraphStore) -> None:
     tiers = (StorageTier(name="a"), StorageTier(name="b", capacity_bytes=1))
     plan = plan_over(store, StorageTier(name="a"))
-    problem = PlanningProblem(
-        program=plan.workload.program,
-        store=store,
-        budget_bytes=plan.budget_bytes,
-        compute_tier="ram",
-        storage_tiers=tiers,
-        threads=2,
-        training=True,
-        evaluation=False,
-    )
+    problem = problem_over(store, tiers, plan.budget_bytes)
     part = next(p.part for p in stored_parts(plan.workload, plan.slots) if p.size_bytes)
     for name, error in (("c", PlanError), ("b", BudgetError)):
         placed = {part: (name,) * plan.num_blocks}
