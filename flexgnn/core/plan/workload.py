@@ -97,6 +97,14 @@ class Phase:
         return self.kind != "evaluate"
 
     @property
+    def descending(self) -> bool:
+        """Whether blocks are visited from the last to the first.
+
+        Every other phase begins where the one before ended, so that what was used last is used first.
+        """
+        return self.index % 2 == 1
+
+    @property
     def pulled(self) -> dict[str, Pull]:
         """One pull for each field: aggregations share its rows, and the weights if one of them takes any."""
         return {pull.field: pull for pull in sorted(self.pulls, key=lambda pull: pull.weighted)}
@@ -126,15 +134,25 @@ class Workload:
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
-        count = self.blocks.count
         return tuple(
-            Step(index=phase.index * count + block, phase=phase, block=block)
+            Step(index=self.step_index(phase, block), phase=phase, block=block)
             for phase in self.phases
-            for block in range(count)
+            for block in self.visits(phase)
         )
 
+    def visits(self, phase: Phase) -> range:
+        """The blocks in the order in which ``phase`` visits them."""
+        count = self.blocks.count
+        return range(count - 1, -1, -1) if phase.descending else range(count)
+
     def step_index(self, phase: Phase, block: int) -> int:
-        return phase.index * self.blocks.count + block
+        return phase.index * self.blocks.count + self.visits(phase)[block]
+
+    def first_step(self, phase: Phase) -> int:
+        return phase.index * self.blocks.count
+
+    def last_step(self, phase: Phase) -> int:
+        return self.first_step(phase) + self.blocks.count - 1
 
     def halo_passes(self, pull: Pull, block: int) -> list[HaloPass]:
         """The parts in which ``block`` gets its halo: each about a block's rows, since hubs need almost everything."""

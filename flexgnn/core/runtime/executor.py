@@ -94,7 +94,7 @@ class Executor:
         return self._pass([s for s in self._workload.steps if s.phase.training], epoch, seed, None)
 
     def evaluate(self, sink: LogitsSink | None = None) -> Totals:
-        """The evaluation steps once; ``sink`` gets every row's logits, in order of position."""
+        """The evaluation steps once; ``sink`` gets every row's logits, in tiles."""
         return self._pass([s for s in self._workload.steps if not s.phase.training], 0, 0, sink)
 
     @property
@@ -129,7 +129,8 @@ class Executor:
             rows = RowContext(start=first_row + tile[0], seed=seed, epoch=epoch, training=phase.training)
             return self._runner.run(data, tile, rows)
 
-        tiles = self._workload.blocks.tiles(block)
+        # Gradients are added in one order, whatever the blocks are.
+        tiles = self._workload.blocks.tiles(block)[:: -1 if phase.descending else 1]
         for tile, result in zip(tiles, self._pool.map(work, tiles), strict=True):
             totals.add(result)
             if sink is not None and result.logits is not None:
