@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from flexgnn.core.plan.workload import Phase, Workload
+from flexgnn.core.tier import Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +55,18 @@ def write_seconds(rates: TierRates, size_bytes: int, calls: int = 1) -> float:
 
 def compute_seconds(rates: Rates, workload: Workload, phase: Phase) -> float:
     """To compute ``phase`` at all blocks, with every tensor at hand."""
+    return float(step_seconds(rates, workload, phase).sum())
+
+
+def step_seconds(rates: Rates, workload: Workload, phase: Phase) -> Array:
+    """float64, one a block: to compute ``phase`` at it, with every tensor at hand."""
     blocks = workload.blocks
-    gathered = sum(
-        sum(workload.halos[pull.topology].edges) * workload.fields[pull.field].row_bytes for pull in phase.pulls
-    )
-    return (
-        blocks.count * rates.step_seconds
-        + gathered / rates.gather_bytes_per_second
-        + blocks.num_nodes * phase.flops_per_row / rates.flops_per_second
-    )
+    rows = np.array([blocks.rows(block) for block in range(blocks.count)])
+    seconds: Array = rates.step_seconds + rows * phase.flops_per_row / rates.flops_per_second
+    for pull in phase.pulls:
+        row_bytes = workload.fields[pull.field].row_bytes
+        seconds += np.array(workload.halos[pull.topology].edges) * row_bytes / rates.gather_bytes_per_second
+    return seconds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Access = Literal["packed", "resident", "held"]
@@ -33,3 +33,7 @@ class Decisions:
     """Values that backward computes again from their segment's inputs instead of reading them."""
     placed: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By part (see ``placement.py``): the storage tier of each block. What is missing is on the first tier."""
+
+    def with_access(self, name: str, access: Access) -> Decisions:
+        """The same with another way to reach field ``name``."""
+        return replace(self, access={**self.access, name: access})

@@ -1,11 +1,14 @@
 """Static memory planning: an offset for every slot in one buffer, so that no two overlap in time and space.
 
-Largest first, each at the lowest offset that is free for its whole stay (greedy by size; Pisarchyk and Lee, "Efficient
-Memory Management for Deep Neural Net Inference", 2020). The buffer is allocated once, and its pages fault once.
+Slots are placed one by one, each at the lowest offset that is free for its whole stay, in several orders: largest
+first (greedy by size; Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020), longest
+first, and mixtures. Where that takes more than there is, those that stick out come first in a next round. The buffer
+is allocated once, and its pages fault once.
 """
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
 from flexgnn.core.plan.slots import Slot
@@ -15,32 +18,79 @@ ALIGNMENT_BYTES = 64
 """Of every slot at least: a cache line, and what reproducible results of BLAS libraries ask for."""
 
 
+_ROUNDS = 40
+_WORK = 4 * 10**8
+"""Limit of rounds times the square of the number of slots, some seconds."""
+_TOP = 0.98
+"""Slots that end above this part of the buffer come first in the next round, if it is not enough by then."""
+
+
 def aligned(size_bytes: int, alignment_bytes: int = ALIGNMENT_BYTES) -> int:
     """``size_bytes`` rounded up to a multiple of the alignment; at least one."""
     return max(-(-size_bytes // alignment_bytes), 1) * alignment_bytes
 
 
-def pack(slots: list[Slot], alignment_bytes: int = ALIGNMENT_BYTES) -> tuple[Array, int]:
-    """Offsets (int64, one a slot) and the size of the buffer in bytes."""
+def pack(
+    slots: list[Slot], alignment_bytes: int = ALIGNMENT_BYTES, enough_bytes: int | None = None
+) -> tuple[Array, int]:
+    """Offsets (int64, one a slot) and the size of the buffer in bytes.
+
+    Args:
+        slots: to be placed.
+        alignment_bytes: what every offset is a multiple of.
+        enough_bytes: a size that there is no need to get below; None: whatever the first rounds give.
+    """
     if not slots:
         return np.zeros(0, dtype=np.int64), 0
     sizes = np.array([aligned(s.size_bytes, alignment_bytes) for s in slots], dtype=np.int64)
     first = np.array([s.first_step for s in slots], dtype=np.int64)
     last = np.array([s.last_step for s in slots], dtype=np.int64)
-    orders = (np.lexsort((first, -sizes)), np.lexsort((-sizes, first - last)))
-    return min((_place(order, sizes, first, last) for order in orders), key=lambda placed: placed[1])
+    orders = _orders(sizes, first, last)
+    best: tuple[Array, int] = (np.empty(0, dtype=np.int64), np.iinfo(np.int64).max)
+    rounds = 1 if enough_bytes is None else max(min(_ROUNDS, _WORK // len(slots) ** 2), 1)
+    for _ in range(rounds):
+        for position, order in enumerate(orders):
+            offsets = np.zeros(len(sizes), dtype=np.int64)
+            size_bytes = int(_place(order, sizes, first, last, offsets))
+            if size_bytes < best[1]:
+                best = offsets, size_bytes
+            if enough_bytes is not None and size_bytes <= enough_bytes:
+                return best
+            sticks_out = (offsets + sizes > max(enough_bytes or 0, _TOP * size_bytes))[order]
+            orders[position] = np.concatenate([order[sticks_out], order[~sticks_out]])
+    return best
 
 
-def _place(order: Array, sizes: Array, first: Array, last: Array) -> tuple[Array, int]:
-    """Place slots in ``order``. Placed ones are kept sorted by offset, so that gaps are found in one pass."""
-    offsets = np.zeros(len(sizes), dtype=np.int64)
-    placed = np.empty(0, dtype=np.int64)
-    for index in order:
-        clash = placed[(first[placed] <= last[index]) & (last[placed] >= first[index])]
-        starts = offsets[clash]
-        # The end of everything that clashes so far: a gap opens where the next start lies beyond it.
-        ends = np.maximum.accumulate(np.concatenate(([0], starts + sizes[clash])))
-        gaps = np.concatenate((starts, [np.iinfo(np.int64).max])) - ends
-        offsets[index] = ends[int(np.argmax(gaps >= sizes[index]))]
-        placed = np.insert(placed, int(np.searchsorted(offsets[placed], offsets[index])), index)
-    return offsets, int((offsets + sizes).max())
+def _orders(sizes: Array, first: Array, last: Array) -> list[Array]:
+    """By size, by length, and by either to the next power of two with the other next."""
+    length = last - first + 1
+    return [
+        np.lexsort((first, -sizes)),
+        np.lexsort((-sizes, -length)),
+        np.lexsort((first, -sizes, -np.log2(length).astype(np.int64))),
+        np.lexsort((first, -length, -np.log2(sizes).astype(np.int64))),
+    ]
+
+
+@numba.njit(nogil=True, cache=True)
+def _place(order: Array, sizes: Array, first: Array, last: Array, offsets: Array) -> int:
+    """Place slots in ``order``; returns the end of the last. Placed ones are kept sorted by offset."""
+    placed = np.empty(len(sizes), dtype=np.int64)
+    size_bytes = 0
+    for count in range(len(order)):
+        index = order[count]
+        offset = 0
+        for position in range(count):
+            other = placed[position]
+            if first[other] <= last[index] and last[other] >= first[index]:
+                if offsets[other] - offset >= sizes[index]:
+                    break
+                offset = max(offset, offsets[other] + sizes[other])
+        offsets[index] = offset
+        size_bytes = max(size_bytes, offset + sizes[index])
+        position = count
+        while position > 0 and offsets[placed[position - 1]] >= offset:
+            placed[position] = placed[position - 1]
+            position -= 1
+        placed[position] = index
+    return size_bytes

@@ -16,6 +16,7 @@ from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.packing import aligned, pack
 from flexgnn.core.plan.placement import StorageTier, stored_parts
 from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.simulation import Timeline, simulate
 from flexgnn.core.plan.slots import Slot, SlotBuilder, live_bytes
 from flexgnn.core.plan.traffic import Traffic
 from flexgnn.core.plan.workload import Phase, Source, Workload
@@ -49,6 +50,9 @@ class Plan:
     setup_bytes: int
     """Needed once, before the first step: what the setup works in, and what it leaves in slots."""
     phase_seconds: tuple[PhaseSeconds, ...]
+    """How long each phase keeps each channel busy."""
+    timeline: Timeline
+    """An epoch, simulated."""
     traffic_bytes: dict[str, int]
     """What an epoch moves, by channel."""
 
@@ -69,13 +73,13 @@ class Plan:
 
     @property
     def projected_epoch_seconds(self) -> float:
-        """An epoch with all its phases, evaluation included, at the assumed rates."""
-        return sum(seconds.total for seconds in self.phase_seconds)
+        """An epoch with all its phases, evaluation included, as simulated."""
+        return float(self.timeline.ends[-1])
 
     @property
-    def lower_bound_seconds(self) -> float:
-        """The same epoch if no byte had to be moved: no plan can be faster."""
-        return sum(seconds.compute for seconds in self.phase_seconds)
+    def overlapped_seconds(self) -> float:
+        """The same epoch with perfect overlap of channels within each phase: what planners minimise."""
+        return sum(seconds.total for seconds in self.phase_seconds)
 
     @property
     def num_blocks(self) -> int:
@@ -130,7 +134,7 @@ class Plan:
         """Projected seconds, peak and traffic, as plain data."""
         return {
             "epoch_seconds": self.projected_epoch_seconds,
-            "lower_bound_seconds": self.lower_bound_seconds,
+            "overlapped_seconds": self.overlapped_seconds,
             "peak_bytes": self.projected_peaks,
             "traffic_bytes": self.traffic_bytes,
             "phases": [
@@ -177,8 +181,9 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
     workload = problem.workload(blocks, decisions.recomputed)
     _check(workload, decisions, {tier.name for tier in problem.storage_tiers})
     slots = SlotBuilder(workload, decisions).build()
-    offsets, arena_bytes = pack(slots, problem.alignment_bytes)
-    traffic = Traffic(workload, slots, problem.storage_tiers, decisions.placed)
+    workspace_bytes = max(phase.workspace_bytes for phase in workload.phases)
+    offsets, arena_bytes = pack(slots, problem.alignment_bytes, problem.budget_bytes - workspace_bytes)
+    traffic = Traffic(workload, slots, problem.storage_tiers, decisions)
     plan = Plan(
         planner=planner,
         compute_tier=problem.compute_tier,
@@ -190,9 +195,10 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
         slots=tuple(slots),
         offsets=tuple(int(offset) for offset in offsets),
         arena_bytes=arena_bytes,
-        workspace_bytes=max(phase.workspace_bytes for phase in workload.phases),
+        workspace_bytes=workspace_bytes,
         setup_bytes=setup_bytes(workload, slots),
         phase_seconds=tuple(traffic.phase_seconds(problem.rates, overlapped=decisions.lookahead > 0)),
+        timeline=simulate(workload, traffic, problem.rates),
         traffic_bytes=traffic.bytes_by_channel(),
     )
     _check_capacities(plan)

@@ -1,0 +1,187 @@
+"""The search that planners share: which sketches there are, and the best of them under a way to fill gaps."""
+
+from __future__ import annotations
+
+import heapq
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count, islice
+from typing import TypeAlias, TypeVar
+
+from flexgnn.core.errors import BudgetError
+from flexgnn.core.plan.blocks import Blocks
+from flexgnn.core.plan.decisions import Access, Decisions
+from flexgnn.core.plan.plan import freeze
+from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.sketch import Sketch
+from flexgnn.core.plan.workload import Workload
+from flexgnn.core.planner import Planner
+from flexgnn.core.sizes import format_size
+from flexgnn.core.tier import Array
+
+Found = TypeVar("Found")
+Stage: TypeAlias = tuple[float, Found | None]
+"""Epoch seconds, a lower bound of them where there is no result yet."""
+
+_ROOM_FRACTIONS = (1.0, 0.98, 0.96, 0.93, 0.9, 0.85, 0.75, 0.5, 0.0)
+"""How much of the room to fill, tried in turn: packing can need more than what is live at any moment."""
+
+
+class SketchPlanner(Planner):
+    """A planner that fills the gaps of sketches in its own way, and takes the sketch that is fastest then."""
+
+    def __init__(self, num_blocks: int | None = None) -> None:
+        """``num_blocks`` fixes the number of blocks, as near as whole chunks allow; None: the planner's choice."""
+        self._num_blocks = num_blocks
+
+    @abstractmethod
+    def fill(self, sketch: Sketch, room_fraction: float) -> Array:
+        """Bool [G]: the gaps of ``sketch`` to fill, in at most ``room_fraction`` of the budget."""
+
+    def decide(self, problem: PlanningProblem) -> Decisions:
+        choices = self._choices(problem)
+        found = best_first(feasible_sketches(problem, choices), self.stages)
+        return _smallest(problem, choices, self.name) if found is None else found[1]
+
+    def stages(self, sketch: Sketch) -> Iterator[Stage[Decisions]]:
+        """What is known of the epoch seconds with ``sketch``, from cheap bounds to decisions that fit."""
+        yield sketch.optimistic_seconds, None
+        yield sketch.seconds(self.fill(sketch, 1.0)), None
+        yield from self.packed(sketch, self.fill)
+
+    def packed(self, sketch: Sketch, fill: Callable[[Sketch, float], Array]) -> Iterator[Stage[Decisions]]:
+        """The fullest filling of ``sketch`` that still fits when slots are packed, if one does."""
+        for fraction in _ROOM_FRACTIONS:
+            kept = fill(sketch, fraction)
+            try:
+                decisions = sketch.decided(kept)
+                freeze(sketch.problem, decisions, self.name)
+            except BudgetError:
+                continue
+            yield sketch.seconds(kept), decisions
+            return
+
+    def _choices(self, problem: PlanningProblem) -> Sequence[Blocks]:
+        if self._num_blocks is None:
+            return problem.choices
+        info = problem.store.info
+        num_chunks = -(-info.num_nodes // info.chunk_rows)
+        return [problem.blocks(-(-num_chunks // min(self._num_blocks, num_chunks)))]
+
+
+def best_first(
+    sketches: Iterable[Sketch], stages: Callable[[Sketch], Iterator[Stage[Found]]]
+) -> tuple[float, Found] | None:
+    """The result with the least seconds over all sketches, and those seconds; None if no sketch has one.
+
+    Each sketch goes through its stages: first lower bounds of what it takes, the next never below the one before, at
+    last a result. The sketch with the least bound goes on, so that most stop at their first, cheapest bound.
+    """
+    turn = count()
+    queue: list[tuple[float, int, Found | None, Iterator[Stage[Found]]]] = []
+
+    def advance(following: Iterator[Stage[Found]]) -> None:
+        for seconds, result in islice(following, 1):
+            heapq.heappush(queue, (seconds, next(turn), result, following))
+
+    for sketch in sketches:
+        advance(stages(sketch))
+    while queue:
+        seconds, _, result, following = heapq.heappop(queue)
+        if result is not None:
+            return seconds, result
+        advance(following)
+    return None
+
+
+def feasible_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
+    """Sketches that fit the budget with no gap filled: over groupings, recomputation, lookahead and whole fields."""
+    for blocks in choices:
+        for recomputed in recomputations(problem):
+            workload = problem.workload(blocks, recomputed)
+            for lookahead in (1, 0):
+                yield from _promoted(problem, workload, spilling(workload, lookahead, recomputed))
+
+
+def _promoted(problem: PlanningProblem, workload: Workload, decisions: Decisions) -> Iterator[Sketch]:
+    """The sketch of ``decisions``, then with one more field whole at a time, most valuable first."""
+    sketch = Sketch(problem, workload, decisions)
+    if not sketch.feasible:
+        return
+    yield sketch
+    if workload.blocks.count == 1:
+        return
+    for name in _by_value(workload):
+        access: Access
+        for access in ("held", "resident"):
+            promoted = decisions.with_access(name, access)
+            sketch = Sketch(problem, workload, promoted)
+            if sketch.feasible:
+                decisions = promoted
+                yield sketch
+                break
+
+
+def recomputations(problem: PlanningProblem) -> list[frozenset[str]]:
+    """Sets of values to recompute that are worth trying: none, and all that can be."""
+    return list(dict.fromkeys([frozenset[str](), frozenset(problem.recomputable())]))
+
+
+def spilling(workload: Workload, lookahead: int, recomputed: frozenset[str]) -> Decisions:
+    """Nothing stays that could leave. A single block has no halo, so its fields are at hand whole."""
+    access: Access = "held" if workload.blocks.count == 1 else "packed"
+    return Decisions(
+        chunks_per_block=workload.blocks.chunks_per_block,
+        lookahead=lookahead,
+        access=dict.fromkeys(workload.published, access),
+        recomputed=recomputed,
+    )
+
+
+def _by_value(workload: Workload) -> list[str]:
+    """Published fields, those first whose halos and packs are largest for their size."""
+
+    def exchanged(name: str) -> float:
+        pull = workload.published[name]
+        rows = int(workload.halos[pull.topology].needed.sum())
+        return rows / max(workload.blocks.num_nodes, 1) * sum(p.pulls.count(pull) for p in workload.phases)
+
+    return sorted(workload.published, key=lambda name: (-exchanged(name), name))
+
+
+def _smallest(problem: PlanningProblem, choices: Sequence[Blocks], planner: str) -> Decisions:
+    """What needs the least memory, with nothing kept, if it fits.
+
+    Raises:
+        BudgetError: if it does not; the message names the smallest budget that works.
+    """
+    limitless = problem.with_budget(2**62)
+    needed: list[tuple[int, int, Decisions]] = []
+    shortages: list[tuple[bool, BudgetError]] = []
+    for blocks in choices:
+        for recomputed in recomputations(problem):
+            sketch = Sketch(
+                problem, workload := problem.workload(blocks, recomputed), spilling(workload, 0, recomputed)
+            )
+            try:
+                decisions = sketch.decided(sketch.nothing)
+            except BudgetError as error:
+                shortages.append((not sketch.feasible, error))
+                continue
+            peak = freeze(limitless, decisions, planner).projected_peak_bytes
+            needed.append((peak, len(needed), decisions))
+    if not needed:
+        raise shortages[0][1]
+    peak, _, decisions = min(needed)
+    if peak <= problem.budget_bytes:
+        return decisions
+    size = f"{peak} bytes ({format_size(peak)})"
+    shortage = next((error for infeasible, error in shortages if not infeasible), None)
+    if shortage is not None:
+        raise BudgetError(
+            f"{shortage} With these storage tiers the smallest budget of {problem.compute_tier} that works is {size}."
+        )
+    raise BudgetError(
+        f"A budget of {problem.budget_bytes} bytes ({format_size(problem.budget_bytes)}) of {problem.compute_tier} "
+        f"is too small for this model and graph: the smallest that works is {size}."
+    )

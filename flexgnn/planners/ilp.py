@@ -1,0 +1,73 @@
+"""The ILP planner: gaps are filled as an integer linear program says, solved by HiGHS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from flexgnn.core.hookspecs import hookimpl
+from flexgnn.core.plan.decisions import Decisions
+from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.relaxation import optimal_filling, relaxed_seconds
+from flexgnn.core.plan.search import SketchPlanner, Stage
+from flexgnn.core.plan.sketch import Sketch
+from flexgnn.core.planner import Planner
+from flexgnn.core.tier import Array
+
+
+class ILPPlanner(SketchPlanner):
+    """Finds the best filling of the sketches whose linear relaxation promises most.
+
+    Each starts from the greedy filling. When time is up, that is what the sketches get that are left.
+    """
+
+    name = "ilp"
+
+    def __init__(self, num_blocks: int | None = None, *, time_limit: float = 20.0, relative_gap: float = 1e-3) -> None:
+        """As for every planner; ``time_limit`` in seconds for all sketches, ``relative_gap`` from the bound."""
+        super().__init__(num_blocks)
+        self._time_limit, self._relative_gap = time_limit, relative_gap
+        self._deadline = 0.0
+        self._fillings: WeakKeyDictionary[Sketch, dict[float, Array]] = WeakKeyDictionary()
+
+    def decide(self, problem: PlanningProblem) -> Decisions:
+        self._deadline = time.monotonic() + self._time_limit
+        return super().decide(problem)
+
+    def stages(self, sketch: Sketch) -> Iterator[Stage[Decisions]]:
+        yield sketch.optimistic_seconds, None
+        if self._seconds_left > 0:
+            yield relaxed_seconds(sketch), None
+        yield sketch.seconds(self.fill(sketch, 1.0)), None
+        # An optimal filling may be harder to pack than the greedy one.
+        found = [*self.packed(sketch, self.fill), *self.packed(sketch, Sketch.filled_by_density)]
+        yield from sorted(found, key=lambda stage: stage[0])[:1]
+
+    def fill(self, sketch: Sketch, room_fraction: float) -> Array:
+        known = self._fillings.setdefault(sketch, {})
+        if room_fraction not in known:
+            # Where packing needs some of the room, what the last solution keeps still comes first.
+            preferred = next(reversed(known.values()), sketch.nothing)
+            densities = sketch.gaps.densities
+            start = sketch.filled(densities + np.where(preferred, densities.max(initial=0), 0), room_fraction)
+            known[room_fraction] = self._improved(sketch, start, room_fraction)
+        return known[room_fraction]
+
+    def _improved(self, sketch: Sketch, start: Array, room_fraction: float) -> Array:
+        if self._seconds_left <= 0 or len(sketch.gaps) == 0:
+            return start
+        limit, gap = self._seconds_left, self._relative_gap
+        return optimal_filling(sketch, start, room_fraction, time_limit=limit, relative_gap=gap).kept
+
+    @property
+    def _seconds_left(self) -> float:
+        return self._deadline - time.monotonic()
+
+
+@hookimpl
+def flexgnn_list_planners() -> list[type[Planner]]:
+    """This module's planner."""
+    return [ILPPlanner]
