@@ -48,9 +48,12 @@ class GreedyPlanner(Planner):
 
     name = "greedy"
 
-    def __init__(self, num_blocks: int | None = None) -> None:
-        """``num_blocks`` fixes the number of blocks, as near as whole chunks allow; None: the planner's choice."""
-        self._num_blocks = num_blocks
+    def __init__(self, num_blocks: int | None = None, hub_blocks: int | None = None) -> None:
+        """``num_blocks`` fixes the number of blocks, as near as whole chunks allow; None: the planner's choice.
+
+        ``hub_blocks`` fixes which nodes are hubs (see :class:`Decisions`); None: likewise.
+        """
+        self._num_blocks, self._hub_blocks = num_blocks, hub_blocks
 
     def decide(self, problem: PlanningProblem) -> Decisions:
         best: tuple[float, Decisions | None] = (np.inf, None)
@@ -77,21 +80,24 @@ class GreedyPlanner(Planner):
         )
 
     def _ranked(self, problem: PlanningProblem) -> list[tuple[float, _Draft]]:
-        """Drafts with the epoch seconds they promise. Finer groupings are given up once they only get slower."""
+        """Drafts with the epoch seconds they promise. Finer groupings are given up once they only get slower.
+
+        Hubs are tried with the most promising grouping.
+        """
         ranked: list[tuple[float, _Draft]] = []
         best, worse = np.inf, 0
         for blocks in self._choices(problem):
-            found = [
-                (draft.filled(1.0).seconds, draft)
-                for recomputed in _recomputations(problem)
-                for draft in _drafts(problem, blocks, recomputed)
-            ]
+            found = _promising(problem, blocks, self._hub_blocks or 0)
             ranked += found
             seconds = min((seconds for seconds, _ in found), default=np.inf)
             worse = worse + 1 if found and seconds >= best else 0
             best = min(best, seconds)
             if worse == 2:
                 break
+        if ranked and self._hub_blocks is None:
+            blocks = min(ranked, key=lambda promised: promised[0])[1].workload.blocks
+            for hub_blocks in _hub_choices(blocks):
+                ranked += _promising(problem, blocks, hub_blocks)
         return ranked
 
     def _smallest(self, problem: PlanningProblem) -> tuple[int, Decisions, BudgetError | None]:
@@ -99,8 +105,9 @@ class GreedyPlanner(Planner):
         drafts = []
         for blocks in self._choices(problem):
             for recomputed in _recomputations(problem):
-                workload = problem.workload(blocks, recomputed)
-                drafts.append(_Draft(problem, workload, _spilling(workload, 0, recomputed)))
+                hub_blocks = self._hub_blocks or 0
+                workload = problem.workload(blocks, recomputed, hub_blocks)
+                drafts.append(_Draft(problem, workload, _spilling(workload, 0, recomputed, hub_blocks)))
         placed = [draft.decisions for draft in drafts if draft.shortage is None]
         if not placed and drafts[0].shortage is not None:
             raise drafts[0].shortage
@@ -130,13 +137,30 @@ def _recomputations(problem: PlanningProblem) -> list[frozenset[str]]:
     return list(dict.fromkeys([frozenset[str](), frozenset(problem.recomputable())]))
 
 
-def _spilling(workload: Workload, lookahead: int, recomputed: frozenset[str]) -> Decisions:
+def _hub_choices(blocks: Blocks) -> list[int]:
+    """Thresholds from an eighth to half of the blocks."""
+    return [
+        2**power for power in range(1, blocks.count.bit_length()) if blocks.count / 8 <= 2**power <= blocks.count / 2
+    ]
+
+
+def _promising(problem: PlanningProblem, blocks: Blocks, hub_blocks: int) -> list[tuple[float, _Draft]]:
+    """Drafts over ``blocks`` with the epoch seconds they promise."""
+    return [
+        (draft.filled(1.0).seconds, draft)
+        for recomputed in _recomputations(problem)
+        for draft in _drafts(problem, blocks, recomputed, hub_blocks)
+    ]
+
+
+def _spilling(workload: Workload, lookahead: int, recomputed: frozenset[str], hub_blocks: int) -> Decisions:
     """Nothing stays that could leave. A single block has no halo, so its fields are at hand whole."""
     access: Access = "held" if workload.blocks.count == 1 else "packed"
     return Decisions(
         chunks_per_block=workload.blocks.chunks_per_block,
         lookahead=lookahead,
         access=dict.fromkeys(workload.published, access),
+        hub_blocks=hub_blocks,
         recomputed=recomputed,
     )
 
@@ -239,11 +263,11 @@ class _Draft:
         )
 
 
-def _drafts(problem: PlanningProblem, blocks: Blocks, recomputed: frozenset[str]) -> Iterator[_Draft]:
+def _drafts(problem: PlanningProblem, blocks: Blocks, recomputed: frozenset[str], hub_blocks: int) -> Iterator[_Draft]:
     """Drafts over one grouping: with no field whole, then one more at a time, most valuable first."""
-    workload = problem.workload(blocks, recomputed)
+    workload = problem.workload(blocks, recomputed, hub_blocks)
     for lookahead in (1, 0):
-        draft = _Draft(problem, workload, _spilling(workload, lookahead, recomputed))
+        draft = _Draft(problem, workload, _spilling(workload, lookahead, recomputed, hub_blocks))
         if not draft.feasible:
             continue
         yield draft

@@ -16,7 +16,7 @@ from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.workload import Phase, Pull, Source, Workload
 from flexgnn.core.tier import Array
 
-Role = Literal["own", "whole", "halo", "pack", "partial", "cursor"]
+Role = Literal["own", "whole", "hubs", "halo", "pack", "partial", "cursor"]
 CURSOR_BYTES = 16
 """Of each row: the edges at which this and the next pass begin."""
 SETUP_STEP = -1
@@ -28,12 +28,13 @@ class Slot:
     """A tensor's stay in the compute tier, from the start of ``first_step`` to the end of ``last_step``."""
 
     role: Role
-    """``own``: a field at a block's rows; ``whole``: at all rows; ``halo``: the rows a block needs of others;
-    ``pack``: the rows others need of a block. Large halos and packs pass through a window of two parts. A halo in
-    several passes comes with a ``cursor``, and in backward with ``partial`` sums."""
+    """``own``: a field at a block's rows; ``whole``: at all rows; ``hubs``: a packed field at the hubs of all blocks;
+    ``halo``: the rows a block needs of others; ``pack``: the rows others need of a block. Large halos and packs pass
+    through a window of two parts. A halo in several passes comes with a ``cursor``, and in backward with ``partial``
+    sums."""
     field: str
     block: int
-    """-1 for ``whole``."""
+    """-1 for ``whole`` and ``hubs``."""
     size_bytes: int
     first_step: int
     last_step: int
@@ -64,12 +65,17 @@ class SlotBuilder:
                 slots += self._step_field(name, producers[name], reads.get(name, []))
             elif name in reads or name in workload.published:
                 slots += self._constant(name, reads.get(name, []))
+            if name in self.packed and workload.hub_bytes(name):
+                slots.append(self._hubs(name, producers.get(name)))
         for phase in workload.phases:
             slots += self._exchanges(phase)
         return slots
 
     def _steps(self, phases: list[Phase], block: int) -> list[int]:
         return [self._workload.step_index(phase, block) for phase in phases]
+
+    def _all_steps(self, phase: Phase) -> list[int]:
+        return [self._workload.step_index(phase, block) for block in range(self._count)]
 
     def _pullers(self, name: str) -> list[Phase]:
         return [p for p in self._workload.phases if any(pull.field == name for pull in p.pulls)]
@@ -95,6 +101,19 @@ class SlotBuilder:
         )
         for block in range(self._count):
             yield from self._loads(name, block, last_step, self._steps(later, block))
+
+    def _hubs(self, name: str, producer: Phase | None) -> Slot:
+        """The hubs of a packed field: until it was last pulled, or for the whole run if no step makes it."""
+        last_phase = max(self._pullers(name), key=lambda phase: phase.index)
+        return Slot(
+            role="hubs",
+            field=name,
+            block=-1,
+            size_bytes=self._workload.hub_bytes(name),
+            first_step=SETUP_STEP if producer is None else min(self._all_steps(producer)),
+            last_step=self._last if producer is None else max(self._all_steps(last_phase)),
+            loaded=producer is None,
+        )
 
     def _own(self, name: str, block: int, made: int, readers: list[Phase]) -> Iterator[Slot]:
         """The stays of a tensor that a step makes: kept across some gaps, written out and loaded across others."""

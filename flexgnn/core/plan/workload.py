@@ -152,6 +152,10 @@ class Workload:
         """Bytes of the rows of field ``name`` that other blocks need from ``block``."""
         return self.halos[self.published[name].topology].sent_rows(block) * self.fields[name].row_bytes
 
+    def hub_bytes(self, name: str) -> int:
+        """Bytes of the rows of field ``name`` at all hubs."""
+        return self.halos[self.published[name].topology].num_hubs * self.fields[name].row_bytes
+
     def window_bytes(self, name: str, total_bytes: int) -> int:
         """Memory through which ``total_bytes`` of a halo or pack of field ``name`` go: two passes, or all of it."""
         return min(total_bytes, 2 * self.blocks.rows_per_block * self.fields[name].row_bytes)
@@ -183,6 +187,6 @@ class Workload:
 
 
 def topology_fields(pull: Pull, packed: bool) -> list[str]:
-    """Names of the adjacency that ``pull`` reads: indices into block and halo if ``packed``, else into the graph."""
+    """Names of the adjacency ``pull`` reads: indices into block, hubs and halo if ``packed``, else into the graph."""
     names = [f"{pull.topology}/indptr", f"{pull.topology}/{'packed' if packed else 'indices'}"]
     return names + ([f"{pull.topology}/weights"] if pull.weighted else [])

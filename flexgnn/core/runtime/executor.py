@@ -175,6 +175,7 @@ class Executor:
         local = self.memory.rows(pull.field, block) if packed else self.memory.whole(pull.field)
         return Neighbors(
             local=local,
+            hubs=local[:0] if self.memory.find("hubs", pull.field, -1) is None else self.memory.hubs(pull.field),
             halo=local[:0],
             halo_start=0,
             halo_stop=0,

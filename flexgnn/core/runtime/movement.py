@@ -109,14 +109,14 @@ class Movement:
         for name in step.phase.writes:
             pack = self._memory.find("pack", name, block)
             if pack is not None:
-                self._write_pack(pack, name, block, gather)
+                self._send(pack, name, block, gather)
             for index in (self._memory.find("own", name, block), self._memory.find("whole", name, -1)):
                 if index is not None and self._plan.slots[index].spilled:
                     write = self._write(name, block, own_key(name, block), self._memory.rows(name, block))
                     self._memory.expect(index, write)
 
-    def _write_pack(self, index: int, name: str, block: int, gather: Gather) -> None:
-        """Put the rows that other blocks will pull next to each other, and write them."""
+    def _send(self, index: int, name: str, block: int, gather: Gather) -> None:
+        """Keep the rows of hubs; put the others that blocks will pull next to each other, and write them."""
         halos = self._workload.halos[self._workload.published[name].topology]
         rows = self._memory.rows(name, block)
         sends = self._memory.rows(f"{self._workload.published[name].topology}/sends", block)
@@ -125,7 +125,9 @@ class Movement:
             self._workload.blocks.rows_per_block,
             lambda group, packed: self._write(pack_part(name), block, pack_key(name, block, group), packed),
         )
-        first = 0
+        first = halos.hub_rows[block]
+        if first:
+            gather(rows, sends[:first], self._memory.hubs_of(name, block))
 
         def gather_next(out: Array) -> None:
             gather(rows, sends[first : first + len(out)], out)

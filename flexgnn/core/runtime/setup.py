@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.counting import list_hubs
 from flexgnn.core.plan.placement import pack_part
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.slots import SETUP_STEP
@@ -98,9 +99,12 @@ class Setup:
                     self._leave(name, block, vector)
 
     def _localize(self, direction: Direction) -> None:
-        """Rewrite the adjacency to indices into block and halo, and list what each block owes to the others."""
+        """Rewrite the adjacency to indices into block, hubs and halo, and list what each block owes to the others."""
         blocks, halos = self._workload.blocks, self._workload.halos[direction]
-        lister = HaloLister(self._store, blocks, direction)
+        hubs = np.empty(halos.num_hubs, dtype=np.int32)
+        if len(hubs):
+            list_hubs(self._store, blocks, direction, self._plan.decisions.hub_blocks, hubs)
+        lister = HaloLister(self._store, blocks, direction, hubs)
         listed = []
         for block in range(blocks.count):
             indices = np.empty(halos.edges[block], dtype=np.int32)
@@ -108,20 +112,23 @@ class Setup:
             self._leave(f"{direction}/packed", block, indices)
         for owner in range(blocks.count):
             start, stop = blocks.start(owner), blocks.stop(owner)
-            parts = [halo[np.searchsorted(halo, start) : np.searchsorted(halo, stop)] for halo in listed]
+            parts = [rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] for rows in [hubs, *listed]]
             sends = np.concatenate(parts) - np.int32(start)
             self._leave(f"{direction}/sends", owner, sends)
-            self._stage_packs(direction, owner, sends)
+            self._send_stored(direction, owner, sends)
 
-    def _stage_packs(self, direction: Direction, owner: int, sends: Array) -> None:
-        """Write out the rows of stored fields that ``owner`` owes to the others."""
+    def _send_stored(self, direction: Direction, owner: int, sends: Array) -> None:
+        """Keep the hubs of ``owner`` in stored fields, and write out the rows that it owes to the others."""
         for name in self._plan.staged_packs:
             if self._workload.published[name].topology != direction:
                 continue
             field = self._workload.fields[name]
             rows = np.empty(field.shape(owner), dtype=field.dtype)
             read_own(self._store, self._plan, name, owner, rows)
-            first = 0
+            chosen = sends[: self._workload.halos[direction].hub_rows[owner]]
+            if len(chosen):
+                self._memory.hubs_of(name, owner)[...] = rows[chosen]
+            first = len(chosen)
             for group, receivers in enumerate(self._workload.pack_groups(name, owner)):
                 count = self._workload.halos[direction].pack_rows(owner, receivers)
                 packed = rows[sends[first : first + count]]
