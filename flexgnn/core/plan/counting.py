@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks
-from flexgnn.core.plan.topology import Direction, HaloCounts, edge_range
+from flexgnn.core.plan.topology import Direction, HaloCounts
 from flexgnn.core.program.kernels import count_pullers, list_pulled
 from flexgnn.core.tier import Array
 
 _SPAN_EDGES = 2**20
 """Edges to read at a time, on average."""
+_SPAN_ROWS = 2**18
+"""Pointers to read at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,9 +59,9 @@ def count_pulls(store: GraphStore, groupings: Sequence[Blocks], direction: Direc
         for blocks, rows, total in zip(groupings, pulled, nodes, strict=True):
             if blocks.count > 1:
                 count_pullers(indptr, indices, first_row, blocks.rows_per_block, found, rows, total)
-    edges = _edges_of_chunks(store, groupings[0], direction)
+    edges = _edges_of_chunks(store, groupings[0].chunk_rows, direction)
     return [
-        PullCounts(edges=_edges_of_blocks(edges, blocks), pulled=rows, nodes=total)
+        PullCounts(edges=_grouped(edges, blocks.chunks_per_block), pulled=rows, nodes=total)
         for blocks, rows, total in zip(groupings, pulled, nodes, strict=True)
     ]
 
@@ -87,11 +88,15 @@ def _spans(store: GraphStore, direction: Direction) -> Iterator[tuple[int, Array
         yield start, indptr, store.read(f"{direction}/indices", int(indptr[0]), int(indptr[-1]))
 
 
-def _edges_of_chunks(store: GraphStore, blocks: Blocks, direction: Direction) -> list[int]:
-    bounds = [*range(0, blocks.num_nodes, blocks.chunk_rows), blocks.num_nodes]
-    edges = (edge_range(store, direction, start, stop) for start, stop in pairwise(bounds))
-    return [last - first for first, last in edges]
+def _edges_of_chunks(store: GraphStore, chunk_rows: int, direction: Direction) -> Array:
+    num_nodes = store.info.num_nodes
+    step = chunk_rows * max(_SPAN_ROWS // chunk_rows, 1)
+    name = f"{direction}/indptr"
+    starts = range(0, num_nodes, step)
+    bounds = [store.read(name, start, min(start + step, num_nodes))[::chunk_rows] for start in starts]
+    edges: Array = np.diff(np.concatenate([*bounds, store.read(name, num_nodes, num_nodes + 1)]))
+    return edges
 
 
-def _edges_of_blocks(edges: list[int], blocks: Blocks) -> tuple[int, ...]:
-    return tuple(sum(edges[i : i + blocks.chunks_per_block]) for i in range(0, len(edges), blocks.chunks_per_block))
+def _grouped(edges: Array, chunks_per_block: int) -> tuple[int, ...]:
+    return tuple(np.add.reduceat(edges, np.arange(0, len(edges), chunks_per_block)).tolist())

@@ -64,7 +64,7 @@ class Setup:
     def _fill_stored(self, index: int) -> None:
         slot = self._plan.slots[index]
         array = self._memory.open(index)
-        if self._workload.fields[slot.field].source is not Source.STORE:
+        if self._workload.fields[slot.field].source is not Source.STORE or slot.role == "hubs":
             return
         if slot.role == "own":
             read_own(self._store, self._plan, slot.field, slot.block, array)
