@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import torch
 from torch_geometric.nn import GCN, GraphSAGE
 
 from flexgnn import GraphStore, Trainer
-from flexgnn.core.plan.decisions import Decisions
+from flexgnn.core.plan.decisions import Access, Decisions
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.slots import Role
 from flexgnn.core.planner import Planner
@@ -25,17 +25,21 @@ MODELS: dict[str, Callable[[], torch.nn.Module]] = {
 
 
 class Fixed(Planner):
-    """Blocks of one chunk, of which nothing stays in memory that could leave, and one access to all halos."""
+    """Blocks of one chunk, of which nothing stays in memory that could leave; fields take turns with ``accesses``."""
 
     name = "fixed"
 
-    def __init__(self, **decisions: int) -> None:
-        self._decisions = Decisions(chunks_per_block=1, lookahead=0, access={})
-        self._decisions = replace(self._decisions, **decisions)  # type: ignore[arg-type]
+    def __init__(self, *accesses: Access, lookahead: int = 0, hub_blocks: int = 0) -> None:
+        self._accesses, self._lookahead, self._hub_blocks = accesses, lookahead, hub_blocks
 
     def decide(self, problem: PlanningProblem) -> Decisions:
         published = problem.workload(problem.blocks(1)).published
-        return replace(self._decisions, access=dict.fromkeys(published, "packed"))
+        return Decisions(
+            chunks_per_block=1,
+            lookahead=self._lookahead,
+            access=dict(zip(published, cycle(self._accesses), strict=False)),
+            hub_blocks=self._hub_blocks,
+        )
 
 
 def assert_same_bits(outcome: Outcome, expected: Outcome) -> None:
@@ -76,7 +80,7 @@ def test_resident_hubs_change_no_bit(name: str, directed: bool, weighted: bool, 
     expected = train_with_flexgnn(model, store, 2)
     moved, resident = [], []
     for hub_blocks, lookahead in ((0, 0), (4, 1), (2, 0)):
-        outcome, trainer = spilling(model, store, Fixed(hub_blocks=hub_blocks, lookahead=lookahead))
+        outcome, trainer = spilling(model, store, Fixed("packed", hub_blocks=hub_blocks, lookahead=lookahead))
         assert_same_bits(outcome, expected)
         sizes = slot_bytes(trainer)
         assert ("cursor" in sizes) == (hub_blocks != 2), "of several passes"
@@ -84,3 +88,21 @@ def test_resident_hubs_change_no_bit(name: str, directed: bool, weighted: bool, 
         resident.append(sizes.get("hubs", 0))
     assert resident == sorted(set(resident))
     assert moved == sorted(set(moved), reverse=True)
+
+
+@pytest.mark.parametrize(("name", "directed"), [("gcn", True), ("mean", False), ("max", True)])
+def test_halos_of_whole_blocks_change_no_bit(name: str, directed: bool, tmp_path: Path) -> None:
+    data = small_graph(num_nodes=59, num_edges=240, directed=directed, weighted=True)
+    store = store_of(data, tmp_path / "graph", chunk_rows=12)
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    expected = train_with_flexgnn(model, store, 2)
+    for lookahead in (0, 1):
+        outcome, trainer = spilling(model, store, Fixed("blocks", lookahead=lookahead))
+        assert_same_bits(outcome, expected)
+        sizes = slot_bytes(trainer)
+        assert "pack" not in sizes
+        assert sizes["cursor"] > 0, "of several passes"
+    mixed, trainer = spilling(model, store, Fixed("packed", "blocks", hub_blocks=4))
+    assert_same_bits(mixed, expected)
+    assert {"pack", "hubs"} <= slot_bytes(trainer).keys()

@@ -56,15 +56,12 @@ class GreedyPlanner(Planner):
         self._num_blocks, self._hub_blocks = num_blocks, hub_blocks
 
     def decide(self, problem: PlanningProblem) -> Decisions:
-        best: tuple[float, Decisions | None] = (np.inf, None)
-        for promised, draft in sorted(self._ranked(problem), key=lambda ranked: ranked[0]):
-            if promised >= best[0]:
-                break
-            packed = next((d for f in _FILL_FRACTIONS if _packs(problem, d := draft.filled(f))), None)
-            if packed is not None and packed.seconds < best[0]:
-                best = packed.seconds, packed.decisions
-        if best[1] is not None:
-            return best[1]
+        best = _best(problem, self._ranked(problem), None)
+        if best is not None and self._hub_blocks is None:
+            blocks = best.workload.blocks
+            best = _best(problem, [r for hubs in _hub_choices(blocks) for r in _promising(problem, blocks, hubs)], best)
+        if best is not None:
+            return best.decisions
         needed, decisions, shortage = self._smallest(problem)
         if needed <= problem.budget_bytes:
             return decisions
@@ -80,10 +77,7 @@ class GreedyPlanner(Planner):
         )
 
     def _ranked(self, problem: PlanningProblem) -> list[tuple[float, _Draft]]:
-        """Drafts with the epoch seconds they promise. Finer groupings are given up once they only get slower.
-
-        Hubs are tried with the most promising grouping.
-        """
+        """Drafts with the epoch seconds they promise. Finer groupings are given up once they only get slower."""
         ranked: list[tuple[float, _Draft]] = []
         best, worse = np.inf, 0
         for blocks in self._choices(problem):
@@ -94,10 +88,6 @@ class GreedyPlanner(Planner):
             best = min(best, seconds)
             if worse == 2:
                 break
-        if ranked and self._hub_blocks is None:
-            blocks = min(ranked, key=lambda promised: promised[0])[1].workload.blocks
-            for hub_blocks in _hub_choices(blocks):
-                ranked += _promising(problem, blocks, hub_blocks)
         return ranked
 
     def _smallest(self, problem: PlanningProblem) -> tuple[int, Decisions, BudgetError | None]:
@@ -121,6 +111,17 @@ class GreedyPlanner(Planner):
         info = problem.store.info
         num_chunks = -(-info.num_nodes // info.chunk_rows)
         return [problem.blocks(-(-num_chunks // min(self._num_blocks, num_chunks)))]
+
+
+def _best(problem: PlanningProblem, ranked: list[tuple[float, _Draft]], best: _Draft | None) -> _Draft | None:
+    """The fastest of the drafts and ``best`` that fits, filled as far as it does."""
+    for promised, draft in sorted(ranked, key=lambda ranked: ranked[0]):
+        if best is not None and promised >= best.seconds:
+            break
+        packed = next((d for f in _FILL_FRACTIONS if _packs(problem, d := draft.filled(f))), None)
+        if packed is not None and (best is None or packed.seconds < best.seconds):
+            best = packed
+    return best
 
 
 def _packs(problem: PlanningProblem, draft: _Draft) -> bool:
@@ -195,7 +196,7 @@ class _Draft:
     def feasible(self) -> bool:
         return bool(self.room.min() >= 0)
 
-    @property
+    @cached_property
     def seconds(self) -> float:
         """Of an epoch; infinite where the storage tiers have too little room."""
         if self.shortage is not None:

@@ -48,6 +48,11 @@ class PullCounts:
             hub_rows=tuple(int(rows) for rows in self.nodes[:, classes:].sum(axis=1)),
         )
 
+    def whole_blocks(self, blocks: Blocks) -> HaloCounts:
+        """Sizes of halos of all rows of each block that any row is needed of."""
+        rows = np.array([blocks.rows(block) for block in range(blocks.count)])
+        return HaloCounts(edges=self.edges, needed=self.pulled.any(axis=2).T * rows, hub_rows=(0,) * blocks.count)
+
 
 def count_pulls(store: GraphStore, groupings: Sequence[Blocks], direction: Direction) -> list[PullCounts]:
     """Counts for each of ``groupings`` of the same chunks, from one reading of the graph."""

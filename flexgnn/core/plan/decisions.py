@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Access = Literal["packed", "resident", "held"]
+Access = Literal["packed", "blocks", "resident", "held"]
 """How other blocks reach a published field.
 
 ``packed``: each block's rows that others need are written out next to each other, and read back as halos; those of
 hubs stay in the compute tier.
+``blocks``: each block is written out as it is, and read whole by all that need any of its rows.
 ``resident``: the field stays whole in the compute tier until it was last pulled.
 ``held``: likewise, until it was last read at all.
 """
+
+BY_HALOS: frozenset[Access] = frozenset({"packed", "blocks"})
+"""The kinds of access in which a block has at hand what it needs, and no more."""
 
 TensorKey = tuple[str, int]
 """A field's part at a block."""

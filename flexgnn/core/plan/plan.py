@@ -105,8 +105,10 @@ class Plan:
     @cached_property
     def staged_packs(self) -> tuple[str, ...]:
         """Fields of the store whose packs the setup writes."""
+        workload = self.workload
         halos = {slot.field for slot in self.slots if slot.role == "halo"}
-        return tuple(sorted(name for name in halos if self.workload.fields[name].source is Source.STORE))
+        packed = [name for name in halos if not workload.published[name].whole_blocks]
+        return tuple(sorted(name for name in packed if workload.fields[name].source is Source.STORE))
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON: the decisions, and what they are projected to do."""
@@ -175,7 +177,8 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
     """
     blocks = problem.blocks(decisions.chunks_per_block)
     _check_hubs(decisions)
-    workload = problem.workload(blocks, decisions.recomputed, decisions.hub_blocks)
+    by_blocks = frozenset(name for name, access in decisions.access.items() if access == "blocks")
+    workload = problem.workload(blocks, decisions.recomputed, decisions.hub_blocks, by_blocks)
     _check(workload, decisions, {tier.name for tier in problem.storage_tiers})
     slots = SlotBuilder(workload, decisions).build()
     offsets, arena_bytes = pack(slots, problem.alignment_bytes)

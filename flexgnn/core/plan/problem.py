@@ -19,6 +19,7 @@ from flexgnn.core.plan.placement import StorageTier, place, stored_parts
 from flexgnn.core.plan.slots import Slot
 from flexgnn.core.plan.topology import Direction, HaloCounts
 from flexgnn.core.plan.unroll import PhaseCost, Unroller, backward_stages, consumers, local_consumers
+from flexgnn.core.plan.whole_blocks import with_whole_blocks
 from flexgnn.core.plan.workload import PhaseKind, Workload
 from flexgnn.core.plan.workspace import bytes_for_rows, measured_bytes
 from flexgnn.core.program.loss import count_correct, tile_loss
@@ -103,11 +104,28 @@ class PlanningProblem:
                 self._pulls[grouping.chunks_per_block, direction] = counts
         return self._pulls[blocks.chunks_per_block, direction]
 
-    def workload(self, blocks: Blocks, recomputed: frozenset[str] = frozenset(), hub_blocks: int = 0) -> Workload:
-        """The epoch over ``blocks``, with the values ``recomputed`` computed again in backward."""
+    def workload(
+        self,
+        blocks: Blocks,
+        recomputed: frozenset[str] = frozenset(),
+        hub_blocks: int = 0,
+        by_blocks: frozenset[str] = frozenset(),
+    ) -> Workload:
+        """The epoch over ``blocks``.
+
+        Args:
+            blocks: what the graph is cut into.
+            recomputed: values that are computed again in backward.
+            hub_blocks: as in :class:`Decisions`.
+            by_blocks: fields with access ``blocks``.
+        """
         halos = self.halos(blocks, hub_blocks)
         unroller = Unroller(self.program, self.store.info, blocks, halos, self._phase_cost, recomputed)
-        return unroller.build(training=self.training, evaluation=self.evaluation)
+        workload = unroller.build(training=self.training, evaluation=self.evaluation)
+        if not by_blocks:
+            return workload
+        whole = {direction: self._counted(blocks, direction).whole_blocks(blocks) for direction in halos}
+        return with_whole_blocks(workload, by_blocks, whole)
 
     def recomputable(self) -> list[str]:
         """Values that backward could compute again in one step from what is stored anyway."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from flexgnn.core.plan.decisions import Decisions
+from flexgnn.core.plan.decisions import BY_HALOS, Decisions
 from flexgnn.core.plan.workload import Phase, Pull, Source, Workload
 from flexgnn.core.tier import Array
 
@@ -52,7 +52,8 @@ class SlotBuilder:
         self._ahead = decisions.lookahead
         self._count = workload.blocks.count
         self._last = len(workload.steps) - 1
-        self.packed = frozenset(n for n in workload.published if decisions.access[n] == "packed")
+        self.packed = frozenset(n for n in workload.published if decisions.access[n] in BY_HALOS)
+        """Published fields that blocks reach by halos."""
 
     def build(self) -> list[Slot]:
         """All slots, in no particular order."""
@@ -82,7 +83,7 @@ class SlotBuilder:
 
     def _step_field(self, name: str, producer: Phase, readers: list[Phase]) -> Iterator[Slot]:
         access = self._decisions.access.get(name)
-        if access in (None, "packed"):
+        if access is None or access in BY_HALOS:
             for block in range(self._count):
                 yield from self._own(name, block, self._workload.step_index(producer, block), readers)
             return
@@ -116,10 +117,14 @@ class SlotBuilder:
         )
 
     def _own(self, name: str, block: int, made: int, readers: list[Phase]) -> Iterator[Slot]:
-        """The stays of a tensor that a step makes: kept across some gaps, written out and loaded across others."""
+        """The stays of a tensor that a step makes: kept across some gaps, written out and loaded across others.
+
+        What other blocks read whole is always written out.
+        """
+        by_blocks = name in self._workload.published and self._workload.published[name].whole_blocks
         uses = self._steps(readers, block)
         kept = [(name, block, step) in self._decisions.kept for step in uses]
-        end = made if all(kept) else min(made + self._ahead, self._last)
+        end = made if all(kept) and not by_blocks else min(made + self._ahead, self._last)
         size = self._workload.fields[name].size_bytes(block)
         stays: list[tuple[int, int]] = [(made, end)]
         for step, keep in zip(uses, kept, strict=True):
@@ -137,7 +142,7 @@ class SlotBuilder:
                 first_step=begin,
                 last_step=end,
                 loaded=index > 0,
-                spilled=index == 0 and len(stays) > 1,
+                spilled=index == 0 and (by_blocks or len(stays) > 1),
             )
 
     def _loads(self, name: str, block: int, after: int, uses: list[int]) -> Iterator[Slot]:
@@ -190,7 +195,7 @@ class SlotBuilder:
                 if pull.field in self.packed:
                     yield from self._halo(phase, pull, block, step)
             for name in phase.writes:
-                if name in self.packed:
+                if name in self.packed and not self._workload.published[name].whole_blocks:
                     yield Slot(
                         role="pack",
                         field=name,

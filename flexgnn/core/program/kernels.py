@@ -316,3 +316,10 @@ def localize(indices: Array, first_row: int, stop_row: int, hubs: Array, halo: A
     for e in range(indices.shape[0]):
         j = indices[e]
         indices[e] = j - first_row if first_row <= j < stop_row else position[j]
+
+
+@_compile
+def shift_blocks(indices: Array, rows_per_block: int, shifts: Array) -> None:
+    """Add to each index, in place, the shift of the block that it lies in."""
+    for e in range(indices.shape[0]):
+        indices[e] += shifts[indices[e] // rows_per_block]

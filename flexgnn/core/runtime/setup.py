@@ -12,10 +12,10 @@ from flexgnn.core.plan.counting import list_hubs
 from flexgnn.core.plan.placement import pack_part
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.slots import SETUP_STEP
-from flexgnn.core.plan.topology import Direction, HaloLister
+from flexgnn.core.plan.topology import Direction, HaloLister, edge_range
 from flexgnn.core.plan.workload import Source
 from flexgnn.core.program.adjacency import node_vectors
-from flexgnn.core.program.kernels import NO_VECTOR
+from flexgnn.core.program.kernels import NO_VECTOR, shift_blocks
 from flexgnn.core.runtime.memory import Memory
 from flexgnn.core.runtime.storage import Storage
 from flexgnn.core.tier import Array
@@ -57,9 +57,12 @@ class Setup:
         for index in kept:
             self._fill_stored(index)
         self._derive_vectors()
+        used = {slot.field for slot in self._plan.slots}
         for direction in self._workload.halos:
-            if f"{direction}/packed" in {slot.field for slot in self._plan.slots}:
+            if f"{direction}/packed" in used:
                 self._localize(direction)
+            if f"{direction}/blocks" in used:
+                self._localize_to_blocks(direction)
 
     def _fill_stored(self, index: int) -> None:
         slot = self._plan.slots[index]
@@ -116,6 +119,20 @@ class Setup:
             sends = np.concatenate(parts) - np.int32(start)
             self._leave(f"{direction}/sends", owner, sends)
             self._send_stored(direction, owner, sends)
+
+    def _localize_to_blocks(self, direction: Direction) -> None:
+        """Rewrite the adjacency to indices into block and halo, where halos are whole blocks."""
+        blocks, halos = self._workload.blocks, self._workload.block_halos[direction]
+        starts = np.array([blocks.start(block) for block in range(blocks.count)])
+        for block in range(blocks.count):
+            needed = halos.needed[block]
+            shifts = blocks.rows(block) + np.cumsum(needed) - needed - starts
+            shifts[block] = -starts[block]
+            indices = np.empty(halos.edges[block], dtype=np.int32)
+            first, last = edge_range(self._store, direction, blocks.start(block), blocks.stop(block))
+            self._store.read(f"{direction}/indices", first, last, out=indices)
+            shift_blocks(indices, blocks.rows_per_block, shifts)
+            self._leave(f"{direction}/blocks", block, indices)
 
     def _send_stored(self, direction: Direction, owner: int, sends: Array) -> None:
         """Keep the hubs of ``owner`` in stored fields, and write out the rows that it owes to the others."""
