@@ -11,6 +11,7 @@ import torch
 from torch_geometric.nn import GCN, GraphSAGE
 
 from flexgnn import GraphStore, Trainer
+from flexgnn.console import placements
 from flexgnn.core.plan.decisions import Access, Decisions
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.slots import Role
@@ -83,6 +84,7 @@ def test_resident_hubs_change_no_bit(name: str, directed: bool, weighted: bool, 
         outcome, trainer = spilling(model, store, Fixed("packed", hub_blocks=hub_blocks, lookahead=lookahead))
         assert_same_bits(outcome, expected)
         sizes = slot_bytes(trainer)
+        assert any("hubs in ram" in place for place in placements(trainer.plan).values()) == (hub_blocks > 0)
         assert ("cursor" in sizes) == (hub_blocks != 2), "of several passes"
         moved.append(trainer.plan.traffic_bytes["arrow read"])
         resident.append(sizes.get("hubs", 0))

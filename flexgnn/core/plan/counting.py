@@ -60,7 +60,8 @@ def count_pulls(store: GraphStore, groupings: Sequence[Blocks], direction: Direc
     pulled = [np.zeros((b.count, b.count, c), dtype=np.int32) for b, c in zip(groupings, classes, strict=True)]
     nodes = [np.zeros((b.count, c), dtype=np.int64) for b, c in zip(groupings, classes, strict=True)]
     found = np.empty(max(blocks.count for blocks in groupings), dtype=np.int32)
-    for first_row, indptr, indices in _spans(store, _transposed(direction)):
+    step = max(store.info.num_nodes * _SPAN_EDGES // max(store.info.num_edges, 1), 1)
+    for first_row, indptr, indices in _spans(store, _transposed(direction), step):
         for blocks, rows, total in zip(groupings, pulled, nodes, strict=True):
             if blocks.count > 1:
                 count_pullers(indptr, indices, first_row, blocks.rows_per_block, found, rows, total)
@@ -72,10 +73,13 @@ def count_pulls(store: GraphStore, groupings: Sequence[Blocks], direction: Direc
 
 
 def list_hubs(store: GraphStore, blocks: Blocks, direction: Direction, hub_blocks: int, hubs: Array) -> None:
-    """Fill ``hubs`` (int32, as many as there are) with nodes that at least ``hub_blocks`` other blocks pull from."""
+    """Fill ``hubs`` (int32, as many as there are) with nodes that at least ``hub_blocks`` other blocks pull from.
+
+    Reads the edges of one block at a time.
+    """
     found = np.empty(blocks.count, dtype=np.int32)
     listed = 0
-    for first_row, indptr, indices in _spans(store, _transposed(direction)):
+    for first_row, indptr, indices in _spans(store, _transposed(direction), blocks.rows_per_block):
         rest = hubs[listed:]
         listed += list_pulled(indptr, indices, first_row, blocks.rows_per_block, hub_blocks, found, rest)
 
@@ -84,12 +88,11 @@ def _transposed(direction: Direction) -> Direction:
     return "out" if direction == "in" else "in"
 
 
-def _spans(store: GraphStore, direction: Direction) -> Iterator[tuple[int, Array, Array]]:
-    """First row, ``indptr`` and ``indices`` of stretches of rows."""
-    info = store.info
-    step = max(info.num_nodes * _SPAN_EDGES // max(info.num_edges, 1), 1)
-    for start in range(0, info.num_nodes, step):
-        indptr = store.read(f"{direction}/indptr", start, min(start + step, info.num_nodes) + 1)
+def _spans(store: GraphStore, direction: Direction, step: int) -> Iterator[tuple[int, Array, Array]]:
+    """First row, ``indptr`` and ``indices`` of each ``step`` rows."""
+    num_nodes = store.info.num_nodes
+    for start in range(0, num_nodes, step):
+        indptr = store.read(f"{direction}/indptr", start, min(start + step, num_nodes) + 1)
         yield start, indptr, store.read(f"{direction}/indices", int(indptr[0]), int(indptr[-1]))
 
 

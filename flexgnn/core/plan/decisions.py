@@ -16,7 +16,7 @@ hubs stay in the compute tier.
 """
 
 BY_HALOS: frozenset[Access] = frozenset({"packed", "blocks"})
-"""The kinds of access in which a block has at hand what it needs, and no more."""
+"""The kinds of access in which a block reads the rows of others into a halo."""
 
 TensorKey = tuple[str, int]
 """A field's part at a block."""

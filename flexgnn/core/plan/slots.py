@@ -90,13 +90,13 @@ class SlotBuilder:
         last_phase = max([*self._pullers(name), *(readers if access == "held" else [])], key=lambda p: p.index)
         later = [p for p in readers if p.index > last_phase.index]
         field = self._workload.fields[name]
-        last_step = self._workload.step_index(last_phase, self._count - 1)
+        last_step = max(self._all_steps(last_phase))
         yield Slot(
             role="whole",
             field=name,
             block=-1,
             size_bytes=field.total_bytes,
-            first_step=self._workload.step_index(producer, 0),
+            first_step=min(self._all_steps(producer)),
             last_step=last_step,
             spilled=bool(later),
         )

@@ -42,7 +42,7 @@ def hubs_of(pulled: list[set[int]], hub_blocks: int) -> list[int]:
 def test_counts_are_those_of_sets(store: GraphStore, direction: Direction, hub_blocks: int) -> None:
     groupings = [blocks_of(store, chunks_per_block) for chunks_per_block in (11, 3, 1)]
     for blocks, pulls in zip(groupings, count_pulls(store, groupings, direction), strict=True):
-        counts = pulls.halos(hub_blocks)
+        counts, whole = pulls.halos(hub_blocks), pulls.whole_blocks(blocks)
         pulled = pulled_by(store, direction, blocks)
         hubs = hubs_of(pulled, hub_blocks)
         for p in range(blocks.count):
@@ -52,6 +52,8 @@ def test_counts_are_those_of_sets(store: GraphStore, direction: Direction, hub_b
             for q in range(blocks.count):
                 owned = [j for j in pulled[p] - set(hubs) if blocks.start(q) <= j < blocks.stop(q)]
                 assert counts.needed[p, q] == len(owned)
+                reached = any(blocks.start(q) <= j < blocks.stop(q) for j in pulled[p])
+                assert whole.needed[p, q] == reached * blocks.rows(q)
         if blocks.count == 11:
             assert bool(hubs) == bool(hub_blocks)
 
