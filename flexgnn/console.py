@@ -11,6 +11,7 @@ from rich.table import Table
 
 from flexgnn.core.graph.store import GraphInfo
 from flexgnn.core.plan.cost import ASSUMED_TIER_RATES
+from flexgnn.core.plan.decisions import BY_HALOS
 from flexgnn.core.plan.placement import stored_parts, tensor_class
 from flexgnn.core.plan.plan import Plan, describe
 from flexgnn.core.plan.profile import TierProfile
@@ -148,8 +149,11 @@ def placements(plan: Plan) -> dict[str, str]:
         else:
             below = {"store": "read from the store", "setup": "staged", "step": "spilled"}[field.source.value]
             places[name] = f"{below} for {len(reloaded)} of {blocks} blocks"
-        if access == "packed" and blocks > 1:
-            places[name] += ", packed halos"
+        if access in BY_HALOS and blocks > 1:
+            places[name] += ", packed halos" if access == "packed" else ", halos of whole blocks"
+        hub_bytes = sum(slot.size_bytes for slot in slots if slot.role == "hubs")
+        if hub_bytes:
+            places[name] += f", {hub_bytes // field.row_bytes} hubs in {plan.compute_tier}"
     for name in sorted(plan.decisions.recomputed):
         places[name] = places.get(name, "") + ", recomputed in backward"
     return places

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Access = Literal["packed", "resident", "held"]
+Access = Literal["packed", "blocks", "resident", "held"]
 """How other blocks reach a published field.
 
-``packed``: each block's rows that others need are written out next to each other, and read back as halos.
+``packed``: each block's rows that others need are written out next to each other, and read back as halos; those of
+hubs stay in the compute tier.
+``blocks``: each block is written out as it is, and read whole by all that need any of its rows.
 ``resident``: the field stays whole in the compute tier until it was last pulled.
 ``held``: likewise, until it was last read at all.
 """
+
+BY_HALOS: frozenset[Access] = frozenset({"packed", "blocks"})
+"""The kinds of access in which a block reads the rows of others into a halo."""
 
 TensorKey = tuple[str, int]
 """A field's part at a block."""
@@ -26,6 +31,8 @@ class Decisions:
     """How many steps before its use a load is issued, and after its step a write may end: 0 or 1."""
     access: dict[str, Access]
     """By published field."""
+    hub_blocks: int = 0
+    """Nodes that at least so many other blocks pull from are hubs of all packed fields: a power of two; 0: no hubs."""
     kept: frozenset[tuple[str, int, int]] = field(default_factory=frozenset)
     """(field, block, step): the tensor stays in the compute tier until that step reads it, from its use before.
     A tensor of the store or of the setup that is kept stays for the whole run; its step is -1."""

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+
 from flexgnn.core.errors import BudgetError, ConfigError
 from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, TierRates, read_seconds, write_seconds
 from flexgnn.core.plan.slots import Slot
@@ -100,6 +102,10 @@ def _own_parts(workload: Workload, slots: Sequence[Slot]) -> Iterator[StoredPart
         stored = workload.fields[slot.field].source is not Source.STORE
         if slot.loaded and slot.role == "own" and slot.first_step >= 0 and stored:
             loads[slot.field, slot.block] = loads.get((slot.field, slot.block), 0) + 1
+        if slot.role == "halo" and stored and workload.published[slot.field].whole_blocks:
+            needed = workload.halo_counts(workload.published[slot.field]).needed[slot.block]
+            for owner in np.flatnonzero(needed).tolist():
+                loads[slot.field, owner] = loads.get((slot.field, owner), 0) + 1
     for field, block in sorted(spilled | loads.keys()):
         size, reads = workload.fields[field].size_bytes(block), loads.get((field, block), 0)
         yield StoredPart(
@@ -114,7 +120,8 @@ def _own_parts(workload: Workload, slots: Sequence[Slot]) -> Iterator[StoredPart
 
 def _packs(workload: Workload, slots: Sequence[Slot]) -> Iterator[StoredPart]:
     """Packs of every field with halos: each halo takes each of its rows once."""
-    for field in sorted({slot.field for slot in slots if slot.role == "halo"}):
+    fields = {slot.field for slot in slots if slot.role == "halo"}
+    for field in sorted(name for name in fields if not workload.published[name].whole_blocks):
         pulls = sum(any(pull.field == field for pull in phase.pulled.values()) for phase in workload.phases)
         needed = workload.halos[workload.published[field].topology].needed
         for block in range(workload.blocks.count):

@@ -109,8 +109,10 @@ class Plan:
     @cached_property
     def staged_packs(self) -> tuple[str, ...]:
         """Fields of the store whose packs the setup writes."""
+        workload = self.workload
         halos = {slot.field for slot in self.slots if slot.role == "halo"}
-        return tuple(sorted(name for name in halos if self.workload.fields[name].source is Source.STORE))
+        packed = [name for name in halos if not workload.published[name].whole_blocks]
+        return tuple(sorted(name for name in packed if workload.fields[name].source is Source.STORE))
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON: the decisions, and what they are projected to do."""
@@ -178,7 +180,9 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
         BudgetError: if the plan needs more than the budget; the message names the worst step.
     """
     blocks = problem.blocks(decisions.chunks_per_block)
-    workload = problem.workload(blocks, decisions.recomputed)
+    _check_hubs(decisions)
+    by_blocks = frozenset(name for name, access in decisions.access.items() if access == "blocks")
+    workload = problem.workload(blocks, decisions.recomputed, decisions.hub_blocks, by_blocks)
     _check(workload, decisions, {tier.name for tier in problem.storage_tiers})
     slots = SlotBuilder(workload, decisions).build()
     workspace_bytes = max(phase.workspace_bytes for phase in workload.phases)
@@ -205,6 +209,13 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
     if plan.projected_peak_bytes > problem.budget_bytes:
         raise BudgetError(_over_budget(plan))
     return plan
+
+
+def _check_hubs(decisions: Decisions) -> None:
+    if decisions.hub_blocks not in (0, *(2**power for power in range(1, 31))):
+        raise PlanError(
+            f"The plan's hubs are nodes that {decisions.hub_blocks} blocks pull from; 0 and powers of two are accepted."
+        )
 
 
 def _check(workload: Workload, decisions: Decisions, tiers: set[str]) -> None:
@@ -238,8 +249,9 @@ def setup_bytes(workload: Workload, slots: list[Slot]) -> int:
     for direction, halos in workload.halos.items():
         size = 8 * max(halos.edges)
         if ("own", f"{direction}/packed") in roles:
-            sent = max(halos.sent_rows(block) for block in range(workload.blocks.count))
-            size += 4 * workload.blocks.num_nodes + 4 * int(halos.needed.sum()) + 12 * sent + packing
+            sent = max(workload.fields[f"{direction}/sends"].rows)
+            listed = halos.num_hubs + int(halos.needed.sum())
+            size += 4 * workload.blocks.num_nodes + 4 * listed + 12 * sent + packing
         lists = max(lists, size)
     return kept + lists
 

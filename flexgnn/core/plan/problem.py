@@ -13,16 +13,21 @@ from flexgnn.core.graph.layout import ALIGNED_ROWS
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks, block_choices
 from flexgnn.core.plan.cost import ASSUMED_RATES, Rates
+from flexgnn.core.plan.counting import PullCounts, count_pulls
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
 from flexgnn.core.plan.placement import StorageTier, place, stored_parts
 from flexgnn.core.plan.slots import Slot
-from flexgnn.core.plan.topology import Direction, HaloCounts, count_halos
+from flexgnn.core.plan.topology import Direction, HaloCounts
 from flexgnn.core.plan.unroll import PhaseCost, Unroller, backward_stages, consumers, local_consumers
+from flexgnn.core.plan.whole_blocks import with_whole_blocks
 from flexgnn.core.plan.workload import PhaseKind, Workload
 from flexgnn.core.plan.workspace import bytes_for_rows, measured_bytes
 from flexgnn.core.program.loss import count_correct, tile_loss
 from flexgnn.core.program.program import Program, RowContext, Segment
 from flexgnn.core.program.segments import NamedTensors, run_backward, run_forward
+
+_BLOCKS_COUNTED_TOGETHER = 1024
+"""Counts of groupings up to this take some 60 MiB together."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,7 +70,11 @@ class PlanningProblem:
         return block_choices(self.store.info.num_nodes, self.store.info.chunk_rows)
 
     @cached_property
-    def _halos(self) -> dict[tuple[int, Direction], HaloCounts]:
+    def _pulls(self) -> dict[tuple[int, Direction], PullCounts]:
+        return {}
+
+    @cached_property
+    def _halos(self) -> dict[tuple[int, Direction, int], HaloCounts]:
         return {}
 
     @cached_property
@@ -76,19 +85,47 @@ class PlanningProblem:
         info = self.store.info
         return Blocks(num_nodes=info.num_nodes, chunk_rows=info.chunk_rows, chunks_per_block=chunks_per_block)
 
-    def halos(self, blocks: Blocks) -> dict[Direction, HaloCounts]:
-        """Halo counts of every stored adjacency; counted once for each grouping."""
+    def halos(self, blocks: Blocks, hub_blocks: int = 0) -> dict[Direction, HaloCounts]:
+        """Halo counts of every stored adjacency, with hubs as in :class:`Decisions`."""
         directions: tuple[Direction, ...] = ("in",) if self.store.info.symmetric else ("in", "out")
         for direction in directions:
-            key = (blocks.chunks_per_block, direction)
+            key = (blocks.chunks_per_block, direction, hub_blocks)
             if key not in self._halos:
-                self._halos[key] = count_halos(self.store, blocks, direction)
-        return {direction: self._halos[blocks.chunks_per_block, direction] for direction in directions}
+                self._halos[key] = self._counted(blocks, direction).halos(hub_blocks)
+        return {direction: self._halos[blocks.chunks_per_block, direction, hub_blocks] for direction in directions}
 
-    def workload(self, blocks: Blocks, recomputed: frozenset[str] = frozenset()) -> Workload:
-        """The epoch over ``blocks``, with the values ``recomputed`` computed again in backward."""
-        unroller = Unroller(self.program, self.store.info, blocks, self.halos(blocks), self._phase_cost, recomputed)
-        return unroller.build(training=self.training, evaluation=self.evaluation)
+    def _counted(self, blocks: Blocks, direction: Direction) -> PullCounts:
+        """Counts over ``blocks``. Those of all choices of few enough blocks are made in one reading of the graph."""
+        if (blocks.chunks_per_block, direction) not in self._pulls:
+            groupings = [choice for choice in self.choices if choice.count <= _BLOCKS_COUNTED_TOGETHER]
+            if blocks not in groupings:
+                groupings = [blocks]
+            for grouping, counts in zip(groupings, count_pulls(self.store, groupings, direction), strict=True):
+                self._pulls[grouping.chunks_per_block, direction] = counts
+        return self._pulls[blocks.chunks_per_block, direction]
+
+    def workload(
+        self,
+        blocks: Blocks,
+        recomputed: frozenset[str] = frozenset(),
+        hub_blocks: int = 0,
+        by_blocks: frozenset[str] = frozenset(),
+    ) -> Workload:
+        """The epoch over ``blocks``.
+
+        Args:
+            blocks: what the graph is cut into.
+            recomputed: values that are computed again in backward.
+            hub_blocks: as in :class:`Decisions`.
+            by_blocks: fields with access ``blocks``.
+        """
+        halos = self.halos(blocks, hub_blocks)
+        unroller = Unroller(self.program, self.store.info, blocks, halos, self._phase_cost, recomputed)
+        workload = unroller.build(training=self.training, evaluation=self.evaluation)
+        if not by_blocks:
+            return workload
+        whole = {direction: self._counted(blocks, direction).whole_blocks(blocks) for direction in halos}
+        return with_whole_blocks(workload, by_blocks, whole)
 
     def recomputable(self) -> list[str]:
         """Values that backward could compute again in one step from what is stored anyway."""
@@ -107,7 +144,7 @@ class PlanningProblem:
     def with_budget(self, budget_bytes: int) -> PlanningProblem:
         """The same problem under another budget, sharing what was counted."""
         other = replace(self, budget_bytes=budget_bytes)
-        other.__dict__.update(_halos=self._halos, _costs=self._costs)
+        other.__dict__.update(_pulls=self._pulls, _halos=self._halos, _costs=self._costs)
         return other
 
     def _phase_cost(self, kind: PhaseKind, stage: int) -> PhaseCost:

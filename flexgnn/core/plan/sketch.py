@@ -218,7 +218,8 @@ def _find_gaps(
             spans += [(gap, first, stop) for first, stop in absent if stop > first]
             for stay in loaded:
                 savings += [(gap, *cost) for move in traffic.reads(stay) for cost in _costs(traffic, problem, move)]
-        writes += [(tensor, *cost) for move in traffic.writes(stays[0]) for cost in _costs(traffic, problem, move)]
+        if not (name in workload.published and workload.published[name].whole_blocks):
+            writes += [(tensor, *cost) for move in traffic.writes(stays[0]) for cost in _costs(traffic, problem, move)]
     return Gaps(
         keys=keys,
         sizes=np.array(sizes, dtype=np.int64),

@@ -12,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from flexgnn.core.plan.decisions import Decisions
+from flexgnn.core.plan.decisions import BY_HALOS, Decisions
 from flexgnn.core.plan.workload import Phase, Pull, Source, Workload
 from flexgnn.core.tier import Array
 
-Role = Literal["own", "whole", "halo", "pack", "partial", "cursor"]
+Role = Literal["own", "whole", "hubs", "halo", "pack", "partial", "cursor"]
 CURSOR_BYTES = 16
 """Of each row: the edges at which this and the next pass begin."""
 SETUP_STEP = -1
@@ -28,12 +28,13 @@ class Slot:
     """A tensor's stay in the compute tier, from the start of ``first_step`` to the end of ``last_step``."""
 
     role: Role
-    """``own``: a field at a block's rows; ``whole``: at all rows; ``halo``: the rows a block needs of others;
-    ``pack``: the rows others need of a block. Large halos and packs pass through a window of two parts. A halo in
-    several passes comes with a ``cursor``, and in backward with ``partial`` sums."""
+    """``own``: a field at a block's rows; ``whole``: at all rows; ``hubs``: a packed field at the hubs of all blocks;
+    ``halo``: the rows a block needs of others; ``pack``: the rows others need of a block. Large halos and packs pass
+    through a window of two parts. A halo in several passes comes with a ``cursor``, and in backward with ``partial``
+    sums."""
     field: str
     block: int
-    """-1 for ``whole``."""
+    """-1 for ``whole`` and ``hubs``."""
     size_bytes: int
     first_step: int
     last_step: int
@@ -51,7 +52,8 @@ class SlotBuilder:
         self._ahead = decisions.lookahead
         self._count = workload.blocks.count
         self._last = len(workload.steps) - 1
-        self.packed = frozenset(n for n in workload.published if decisions.access[n] == "packed")
+        self.packed = frozenset(n for n in workload.published if decisions.access[n] in BY_HALOS)
+        """Published fields that blocks reach by halos."""
 
     def build(self) -> list[Slot]:
         """All slots, in no particular order."""
@@ -64,6 +66,8 @@ class SlotBuilder:
                 slots += self._step_field(name, producers[name], reads.get(name, []))
             elif name in reads or name in workload.published:
                 slots += self._constant(name, reads.get(name, []))
+            if name in self.packed and workload.hub_bytes(name):
+                slots.append(self._hubs(name, producers.get(name)))
         for phase in workload.phases:
             slots += self._exchanges(phase)
         return slots
@@ -76,7 +80,7 @@ class SlotBuilder:
 
     def _step_field(self, name: str, producer: Phase, readers: list[Phase]) -> Iterator[Slot]:
         access = self._decisions.access.get(name)
-        if access in (None, "packed"):
+        if access is None or access in BY_HALOS:
             for block in range(self._count):
                 yield from self._own(name, block, self._workload.step_index(producer, block), readers)
             return
@@ -96,11 +100,28 @@ class SlotBuilder:
         for block in range(self._count):
             yield from self._loads(name, block, last_step, self._steps(later, block))
 
+    def _hubs(self, name: str, producer: Phase | None) -> Slot:
+        """The hubs of a packed field: until it was last pulled, or for the whole run if no step makes it."""
+        last_phase = max(self._pullers(name), key=lambda phase: phase.index)
+        return Slot(
+            role="hubs",
+            field=name,
+            block=-1,
+            size_bytes=self._workload.hub_bytes(name),
+            first_step=SETUP_STEP if producer is None else self._workload.first_step(producer),
+            last_step=self._last if producer is None else self._workload.last_step(last_phase),
+            loaded=producer is None,
+        )
+
     def _own(self, name: str, block: int, made: int, readers: list[Phase]) -> Iterator[Slot]:
-        """The stays of a tensor that a step makes: kept across some gaps, written out and loaded across others."""
+        """The stays of a tensor that a step makes: kept across some gaps, written out and loaded across others.
+
+        What other blocks read whole is always written out.
+        """
+        by_blocks = name in self._workload.published and self._workload.published[name].whole_blocks
         uses = self._steps(readers, block)
         kept = [(name, block, step) in self._decisions.kept for step in uses]
-        end = made if all(kept) else min(made + self._ahead, self._last)
+        end = made if all(kept) and not by_blocks else min(made + self._ahead, self._last)
         size = self._workload.fields[name].size_bytes(block)
         stays: list[tuple[int, int]] = [(made, end)]
         for step, keep in zip(uses, kept, strict=True):
@@ -118,7 +139,7 @@ class SlotBuilder:
                 first_step=begin,
                 last_step=end,
                 loaded=index > 0,
-                spilled=index == 0 and len(stays) > 1,
+                spilled=index == 0 and (by_blocks or len(stays) > 1),
             )
 
     def _loads(self, name: str, block: int, after: int, uses: list[int]) -> Iterator[Slot]:
@@ -171,7 +192,7 @@ class SlotBuilder:
                 if pull.field in self.packed:
                     yield from self._halo(phase, pull, block, step)
             for name in phase.writes:
-                if name in self.packed:
+                if name in self.packed and not self._workload.published[name].whole_blocks:
                     yield Slot(
                         role="pack",
                         field=name,

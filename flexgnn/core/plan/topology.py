@@ -1,4 +1,4 @@
-"""Which rows a block needs from which other block, counted for planning and listed for a run."""
+"""Which rows a block needs from which other block: sizes for planning, and lists for a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks
-from flexgnn.core.program.kernels import count_halo, list_halo, localize
+from flexgnn.core.program.kernels import list_halo, localize
 from flexgnn.core.tier import Array
 
 Direction = Literal["in", "out"]
@@ -24,7 +24,14 @@ class HaloCounts:
     edges: tuple[int, ...]
     """Edges by pulling block."""
     needed: Array
-    """int64, P x P: how many nodes of block q the block p pulls from, 0 on the diagonal."""
+    """int64, P x P: how many nodes of block q, hubs excepted, the block p pulls from; 0 on the diagonal."""
+    hub_rows: tuple[int, ...]
+    """Hubs by block. Hubs are at hand everywhere, and in no halo."""
+
+    @cached_property
+    def num_hubs(self) -> int:
+        """Hubs of all blocks."""
+        return sum(self.hub_rows)
 
     @cached_property
     def _halo_rows(self) -> list[int]:
@@ -103,35 +110,27 @@ def edge_range(store: GraphStore, direction: Direction, start: int, stop: int) -
     return int(indptr[0]), int(indptr[-1])
 
 
-def count_halos(store: GraphStore, blocks: Blocks, direction: Direction) -> HaloCounts:
-    """Count edges and halo rows of every block, reading one block's edges at a time."""
-    needed = np.zeros((blocks.count, blocks.count), dtype=np.int64)
-    seen = np.full(blocks.num_nodes, -1, dtype=np.int32)
-    edges = []
-    for block in range(blocks.count):
-        first, last = edge_range(store, direction, blocks.start(block), blocks.stop(block))
-        edges.append(last - first)
-        if blocks.count > 1:
-            indices = store.read(f"{direction}/indices", first, last)
-            count_halo(indices, block, blocks.rows_per_block, seen, needed[block])
-    return HaloCounts(edges=tuple(edges), needed=needed)
-
-
 class HaloLister:
     """Lists halos block by block, over one scratch array of N int32."""
 
-    def __init__(self, store: GraphStore, blocks: Blocks, direction: Direction) -> None:
-        self._store, self._blocks, self._direction = store, blocks, direction
+    def __init__(self, store: GraphStore, blocks: Blocks, direction: Direction, hubs: Array) -> None:
+        """``hubs``: positions (int32, ascending) of the nodes that no halo has."""
+        self._store, self._blocks, self._direction, self._hubs = store, blocks, direction, hubs
         self._seen = np.full(blocks.num_nodes, -1, dtype=np.int32)
 
     def localized(self, block: int, halo_rows: int, out: Array) -> Array:
-        """Fill ``out`` (int32, the block's edges) with indices into block and halo; return the halo's positions."""
+        """Fill ``out`` (int32, the block's edges) with indices into block, hubs and halo; return the halo's positions.
+
+        A hub of the block itself is one of its rows.
+        """
         start, stop = self._blocks.start(block), self._blocks.stop(block)
         first, last = edge_range(self._store, self._direction, start, stop)
         self._store.read(f"{self._direction}/indices", first, last, out=out)
         halo = np.empty(halo_rows, dtype=np.int32)
         # Marks are negative, below any position that `localize` leaves behind in the same array.
-        list_halo(out, start, stop, -2 - block, self._seen, halo)
+        mark = -2 - block
+        self._seen[self._hubs] = mark
+        list_halo(out, start, stop, mark, self._seen, halo)
         halo.sort()
-        localize(out, start, stop, halo, self._seen)
+        localize(out, start, stop, self._hubs, halo, self._seen)
         return halo

@@ -165,12 +165,14 @@ class Traffic:
             yield from self._spills(slot)
 
     def _halo(self, slot: Slot) -> Iterator[Transfer]:
-        """The rows of a halo, by the tiers that hold the packs of their owners."""
+        """The rows of a halo, by the tiers that hold the packs, or whole blocks, of their owners."""
         pull = self._workload.published[slot.field]
-        needed = self._workload.halos[pull.topology].needed[slot.block]
+        needed = self._workload.halo_counts(pull).needed[slot.block]
         row_bytes = self._workload.fields[slot.field].row_bytes
-        placed = self._placed.get(pack_part(slot.field))
-        owners = {self._tiers[0].name: slice(None)} if placed is None else _by_tier(placed)
+        placed = self._placed.get(slot.field if pull.whole_blocks else pack_part(slot.field))
+        stored = pull.whole_blocks and self._workload.fields[slot.field].source is Source.STORE
+        first = STORE if stored else self._tiers[0].name
+        owners = {first: slice(None)} if placed is None else _by_tier(placed)
         for tier, chosen in owners.items():
             rows = needed[chosen]
             yield Transfer(

@@ -117,7 +117,7 @@ class Unroller:
                     self._add(name, None, Source.SETUP)
 
     def _add_topology(self, direction: Direction, halos: HaloCounts) -> None:
-        sent = tuple(halos.sent_rows(b) for b in range(self._blocks.count))
+        sent = tuple(hubs + halos.sent_rows(b) for b, hubs in enumerate(halos.hub_rows))
         pointers = tuple(rows + 1 for rows in self._block_rows)
         edges = halos.edges
         rows_of = {"indptr": pointers, "indices": edges, "packed": edges, "sends": sent}

@@ -6,7 +6,7 @@ A workload says what has to happen; decisions (``decisions.py``) say where the d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import Literal
@@ -72,6 +72,8 @@ class Pull:
     weighted: bool
     width: int
     """Columns of what is pulled into."""
+    whole_blocks: bool = False
+    """Whether halos are whole blocks (see ``whole_blocks.py``), else of the rows that are needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +133,8 @@ class Workload:
     phases: tuple[Phase, ...]
     published: dict[str, Pull]
     """Fields that other blocks pull from, and how."""
+    block_halos: dict[Direction, HaloCounts] = field(default_factory=dict)
+    """By stored adjacency, for pulls of whole blocks."""
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -154,9 +158,13 @@ class Workload:
     def last_step(self, phase: Phase) -> int:
         return self.first_step(phase) + self.blocks.count - 1
 
+    def halo_counts(self, pull: Pull) -> HaloCounts:
+        """Sizes of the halos of ``pull``."""
+        return (self.block_halos if pull.whole_blocks else self.halos)[pull.topology]
+
     def halo_passes(self, pull: Pull, block: int) -> list[HaloPass]:
         """The parts in which ``block`` gets its halo: each about a block's rows, since hubs need almost everything."""
-        return self.halos[pull.topology].halo_passes(block, self.blocks.rows_per_block)
+        return self.halo_counts(pull).halo_passes(block, self.blocks.rows_per_block)
 
     def pack_groups(self, name: str, block: int) -> list[range]:
         """The groups of receivers for which ``block`` writes its rows of field ``name`` next to each other."""
@@ -164,11 +172,15 @@ class Workload:
 
     def halo_bytes(self, pull: Pull, block: int) -> int:
         """Bytes of the rows of ``pull.field`` that ``block`` needs from other blocks."""
-        return self.halos[pull.topology].halo_rows(block) * self.fields[pull.field].row_bytes
+        return self.halo_counts(pull).halo_rows(block) * self.fields[pull.field].row_bytes
 
     def pack_bytes(self, name: str, block: int) -> int:
         """Bytes of the rows of field ``name`` that other blocks need from ``block``."""
         return self.halos[self.published[name].topology].sent_rows(block) * self.fields[name].row_bytes
+
+    def hub_bytes(self, name: str) -> int:
+        """Bytes of the rows of field ``name`` at all hubs."""
+        return self.halo_counts(self.published[name]).num_hubs * self.fields[name].row_bytes
 
     def window_bytes(self, name: str, total_bytes: int) -> int:
         """Memory through which ``total_bytes`` of a halo or pack of field ``name`` go: two passes, or all of it."""
@@ -179,9 +191,9 @@ class Workload:
         return {name: phase for phase in self.phases for name in phase.writes}
 
     def own_reads(self, packed: frozenset[str]) -> dict[str, list[Phase]]:
-        """Phases that read each field at a block's own rows, given which published fields are packed.
+        """Phases that read each field at a block's own rows, given which published fields are reached by halos.
 
-        A packed field's own rows are read by its pulls too, and adjacency is read in the form that pulls need.
+        Such a field's own rows are read by its pulls too, and adjacency is read in the form that pulls need.
         """
         reads: dict[str, list[Phase]] = {}
         for phase in self.phases:
@@ -196,11 +208,12 @@ class Workload:
             if pull.field in packed:
                 yield pull.field
         for name in phase.writes:
-            if name in packed:
+            if name in packed and not self.published[name].whole_blocks:
                 yield f"{self.published[name].topology}/sends"
 
 
 def topology_fields(pull: Pull, packed: bool) -> list[str]:
-    """Names of the adjacency that ``pull`` reads: indices into block and halo if ``packed``, else into the graph."""
-    names = [f"{pull.topology}/indptr", f"{pull.topology}/{'packed' if packed else 'indices'}"]
+    """Names of the adjacency ``pull`` reads: indices into block, hubs and halo if ``packed``, else into the graph."""
+    localized = "blocks" if pull.whole_blocks else "packed"
+    names = [f"{pull.topology}/indptr", f"{pull.topology}/{localized if packed else 'indices'}"]
     return names + ([f"{pull.topology}/weights"] if pull.weighted else [])

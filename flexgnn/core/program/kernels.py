@@ -1,10 +1,11 @@
 """Aggregation on the CPU, compiled: one thread pulls an output row from its neighbours, in the order of the graph.
 
-Shape legend: B rows of a block, T rows of a tile, L rows at hand locally, H halo rows, D width, E edges of the block.
+Shape legend: B rows of a block, T rows of a tile, L rows at hand locally, K hubs, D width, E edges of the block.
 
-Every kernel reads rows from two arrays: index ``j < L`` is row ``j`` of ``local`` (L x D), any other is halo row
-``j - L``. A graph that is resident as a whole has no halo. The block's adjacency is ``indptr`` (B + 1, absolute
-positions; the block's edges start at ``indptr[0]``) and ``indices`` (E); tile row t is block row ``first + t``.
+Every kernel reads rows from three arrays: index ``j < L`` is row ``j`` of ``local`` (L x D), ``j < L + K`` is row
+``j - L`` of ``hubs`` (K x D, may be empty), any other is halo row ``j - L - K``. A field that is resident as a whole
+has neither hubs nor halo. The block's adjacency is ``indptr`` (B + 1, absolute positions; the block's edges start at
+``indptr[0]``) and ``indices`` (E); tile row t is block row ``first + t``.
 
 A halo may be too large to be at hand at once. Then it comes in passes, in ascending order: ``halo`` holds the rows
 ``halo_start : halo_stop`` of it. Each row goes on where ``cursor`` (B, edges done) says, stops at its first edge to a
@@ -31,6 +32,7 @@ _compile = numba.njit(nogil=True, cache=True, fastmath={"contract"}, boundscheck
 @_compile
 def pull_sum(
     local: Array,
+    hubs: Array,
     halo: Array,
     halo_start: int,
     halo_stop: int,
@@ -54,6 +56,7 @@ def pull_sum(
     """
     rows, width = out.shape
     num_local = local.shape[0]
+    num_resident = num_local + hubs.shape[0]
     base = indptr[0]
     has_weights = weights.shape[0] > 0
     has_loops = loops.shape[0] > 0
@@ -74,8 +77,12 @@ def pull_sum(
                 if not (has_loops and j == own + r):
                     for c in range(width):
                         out[t, c] += weight * local[j, c]
-            else:
+            elif j < num_resident:
                 j -= num_local
+                for c in range(width):
+                    out[t, c] += weight * hubs[j, c]
+            else:
+                j -= num_resident
                 if j >= halo_stop:
                     break
                 j -= halo_start
@@ -93,6 +100,7 @@ def pull_sum(
 @_compile
 def pull_max(
     local: Array,
+    hubs: Array,
     halo: Array,
     halo_start: int,
     halo_stop: int,
@@ -112,6 +120,7 @@ def pull_max(
     """
     rows, width = out.shape
     num_local = local.shape[0]
+    num_resident = num_local + hubs.shape[0]
     base = indptr[0]
     for t in range(rows):
         e, end = indptr[first + t] - base, indptr[first + t + 1] - base
@@ -123,9 +132,14 @@ def pull_max(
             e = cursor[first + t]
         while e < end:
             j = indices[e]
-            if j >= num_local + halo_stop:
+            if j >= num_resident + halo_stop:
                 break
-            row = local[j] if j < num_local else halo[j - num_local - halo_start]
+            if j < num_local:
+                row = local[j]
+            elif j < num_resident:
+                row = hubs[j - num_local]
+            else:
+                row = halo[j - num_resident - halo_start]
             for c in range(width):
                 if row[c] > out[t, c]:
                     out[t, c] = row[c]
@@ -140,6 +154,7 @@ def pull_max(
 @_compile
 def pull_max_gradient(
     local: Array,
+    hubs: Array,
     halo: Array,
     halo_start: int,
     halo_stop: int,
@@ -154,12 +169,13 @@ def pull_max_gradient(
 ) -> None:
     """Gradient of :func:`pull_max` for its input rows, pulled over out-edges.
 
-    ``local`` and ``halo`` have 2 D columns: of each receiver, the output's gradient divided by its ties, then the
-    output. ``value`` (T x D) are the input rows of the tile; ``out`` (T x D) their gradients. Passes as in
+    ``local``, ``hubs`` and ``halo`` have 2 D columns: of each receiver, the output's gradient divided by its ties, then
+    the output. ``value`` (T x D) are the input rows of the tile; ``out`` (T x D) their gradients. Passes as in
     :func:`pull_sum`.
     """
     rows, width = out.shape
     num_local = local.shape[0]
+    num_resident = num_local + hubs.shape[0]
     base = indptr[0]
     for t in range(rows):
         e, end = indptr[first + t] - base, indptr[first + t + 1] - base
@@ -170,9 +186,14 @@ def pull_max_gradient(
             e = cursor[first + t]
         while e < end:
             i = indices[e]
-            if i >= num_local + halo_stop:
+            if i >= num_resident + halo_stop:
                 break
-            row = local[i] if i < num_local else halo[i - num_local - halo_start]
+            if i < num_local:
+                row = local[i]
+            elif i < num_resident:
+                row = hubs[i - num_local]
+            else:
+                row = halo[i - num_resident - halo_start]
             for c in range(width):
                 if row[width + c] == value[t, c]:
                     out[t, c] += row[c]
@@ -211,41 +232,94 @@ def degree_vectors(
 
 
 @_compile
-def count_halo(indices: Array, block: int, rows_per_block: int, seen: Array, counts: Array) -> None:
-    """Add to ``counts[q]`` the number of distinct nodes of each other block q among ``indices``.
-
-    ``seen`` (N) holds, per node, the last block that counted it; any value that is no block number to begin with.
-    """
-    for e in range(indices.shape[0]):
-        j = indices[e]
-        if seen[j] != block:
-            seen[j] = block
-            owner = j // rows_per_block
-            if owner != block:
-                counts[owner] += 1
+def _pullers(indices: Array, first: int, stop: int, owner: int, rows_per_block: int, found: Array) -> int:
+    """Fill ``found`` with the blocks of ``indices[first:stop]``, which ascend, ``owner`` excepted; how many."""
+    count, end = 0, 0
+    for e in range(first, stop):
+        if indices[e] >= end:
+            block = indices[e] // rows_per_block
+            end = (block + 1) * rows_per_block
+            if block != owner:
+                found[count] = block
+                count += 1
+    return count
 
 
 @_compile
-def list_halo(indices: Array, first_row: int, stop_row: int, block: int, seen: Array, halo: Array) -> None:
-    """Fill ``halo`` with the distinct nodes outside ``first_row : stop_row`` among ``indices``, as they appear."""
+def count_pullers(
+    indptr: Array, indices: Array, first_row: int, rows_per_block: int, found: Array, pulled: Array, nodes: Array
+) -> None:
+    """Count the nodes from ``first_row`` on, by owner and by class, and by each block that pulls from them.
+
+    ``indices`` are the nodes that pull from each, ascending; class c is that of nodes with 2^c or more pulling blocks,
+    and fewer than 2^(c + 1). ``pulled`` (P x P x classes, int32) counts by owner and by puller, ``nodes`` (P x classes,
+    int64) by owner. ``found`` (P) is scratch.
+    """
+    base = indptr[0]
+    for r in range(indptr.shape[0] - 1):
+        owner = (first_row + r) // rows_per_block
+        count = _pullers(indices, indptr[r] - base, indptr[r + 1] - base, owner, rows_per_block, found)
+        if count > 0:
+            number = 0
+            while count >> (number + 1):
+                number += 1
+            nodes[owner, number] += 1
+            for b in range(count):
+                pulled[owner, found[b], number] += 1
+
+
+@_compile
+def list_pulled(
+    indptr: Array, indices: Array, first_row: int, rows_per_block: int, least: int, found: Array, chosen: Array
+) -> int:
+    """Fill ``chosen`` with the nodes that ``least`` other blocks or more pull from; how many they are.
+
+    Other arguments as in :func:`count_pullers`.
+    """
+    base = indptr[0]
+    listed = 0
+    for r in range(indptr.shape[0] - 1):
+        owner = (first_row + r) // rows_per_block
+        if _pullers(indices, indptr[r] - base, indptr[r + 1] - base, owner, rows_per_block, found) >= least:
+            chosen[listed] = first_row + r
+            listed += 1
+    return listed
+
+
+@_compile
+def list_halo(indices: Array, first_row: int, stop_row: int, mark: int, seen: Array, halo: Array) -> None:
+    """Fill ``halo`` with the distinct nodes outside ``first_row : stop_row`` among ``indices``, as they appear.
+
+    Nodes that ``seen`` (N) marks with ``mark`` are left out; those that are listed are marked.
+    """
     found = 0
     for e in range(indices.shape[0]):
         j = indices[e]
-        if (j < first_row or j >= stop_row) and seen[j] != block:
-            seen[j] = block
+        if (j < first_row or j >= stop_row) and seen[j] != mark:
+            seen[j] = mark
             halo[found] = j
             found += 1
 
 
 @_compile
-def localize(indices: Array, first_row: int, stop_row: int, halo: Array, position: Array) -> None:
-    """Rewrite ``indices`` in place: positions in the graph to rows of the block, then of its sorted ``halo``.
+def localize(indices: Array, first_row: int, stop_row: int, hubs: Array, halo: Array, position: Array) -> None:
+    """Rewrite ``indices`` in place: positions in the graph to rows of the block, then of ``hubs``, then of ``halo``.
 
-    ``position`` (N) is scratch.
+    ``hubs`` and ``halo`` are sorted and have no node in common. ``position`` (N) is scratch.
     """
     rows = stop_row - first_row
+    for h in range(hubs.shape[0]):
+        position[hubs[h]] = rows + h
+    rows += hubs.shape[0]
     for h in range(halo.shape[0]):
         position[halo[h]] = rows + h
     for e in range(indices.shape[0]):
         j = indices[e]
         indices[e] = j - first_row if first_row <= j < stop_row else position[j]
+
+
+@_compile
+def shift_blocks(indices: Array, rows_per_block: int, shifts: Array) -> None:
+    """Add to each index, in place, the shift of the block that it lies in."""
+    for e in range(indices.shape[0]):
+        indices[e] += shifts[indices[e] // rows_per_block]

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.decisions import BY_HALOS
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.workload import Pull, Step, topology_fields
 from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR
@@ -170,12 +171,13 @@ class Executor:
         )
 
     def _neighbors(self, pull: Pull, block: int) -> Neighbors:
-        packed = self._packed(pull)
+        packed = self._by_halos(pull)
         topology = [self.memory.rows(name, block) for name in topology_fields(pull, packed)]
         indptr, indices, weights = (*topology, NO_VECTOR)[:3]
         local = self.memory.rows(pull.field, block) if packed else self.memory.whole(pull.field)
         return Neighbors(
             local=local,
+            hubs=local[:0] if self.memory.find("hubs", pull.field, -1) is None else self.memory.hubs(pull.field),
             halo=local[:0],
             halo_start=0,
             halo_stop=0,
@@ -188,14 +190,14 @@ class Executor:
             own=0 if packed else self._workload.blocks.start(block),
         )
 
-    def _packed(self, pull: Pull) -> bool:
-        return self._plan.decisions.access[pull.field] == "packed"
+    def _by_halos(self, pull: Pull) -> bool:
+        return self._plan.decisions.access[pull.field] in BY_HALOS
 
     def _pull_all_but_last(self, data: StepData, step: Step) -> StepData:
         """Make every pass of the step's pulls but the last; return the data of the last."""
         ready = dict(data.neighbors)
         for pull in step.phase.pulled.values():
-            if self._packed(pull):
+            if self._by_halos(pull):
                 for neighbors in self._passes(pull, step.block, data.neighbors[pull.field]):
                     ready[pull.field] = neighbors
                     if not neighbors.last_pass:

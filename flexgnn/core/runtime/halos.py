@@ -10,7 +10,7 @@ from flexgnn.core.plan.workload import Pull, Workload
 from flexgnn.core.tier import Array
 
 ReadPiece = Callable[[int, Array], Future[None]]
-"""Starts to read the rows that an owner packed for this block into an array."""
+"""Starts to read the rows that this block needs of an owner into an array."""
 
 
 class HaloStream:
@@ -18,7 +18,7 @@ class HaloStream:
 
     def __init__(self, workload: Workload, pull: Pull, block: int, window: Array, read_piece: ReadPiece) -> None:
         self._passes = workload.halo_passes(pull, block)
-        self._needed = workload.halos[pull.topology].needed[block]
+        self._needed = workload.halo_counts(pull).needed[block]
         self._window, self._read_piece = window, read_piece
         self._pass_rows = workload.blocks.rows_per_block
         self._missing = {index: [q for q in p.owners if self._needed[q]] for index, p in enumerate(self._passes)}

@@ -63,6 +63,17 @@ class Memory:
         """A field at all rows."""
         return self._settled(self._open["whole", field, -1])
 
+    def hubs(self, field: str) -> Array:
+        """A packed field at the hubs of all blocks."""
+        return self.array(self._open["hubs", field, -1])
+
+    def hubs_of(self, field: str, block: int) -> Array:
+        """A packed field at the hubs of ``block``."""
+        workload = self._plan.workload
+        hub_rows = workload.halos[workload.published[field].topology].hub_rows
+        first = sum(hub_rows[:block])
+        return self.hubs(field)[first : first + hub_rows[block]]
+
     def exchanged(self, role: Role, field: str, block: int) -> Array:
         """A halo or pack."""
         return self._settled(self._open[role, field, block])

@@ -66,16 +66,21 @@ class Movement:
         if slot.role == "halo":
             self._begin_halo(slot, array, now)
         elif slot.loaded:
-            key = own_key(slot.field, slot.block)
-            if self._workload.fields[slot.field].source is Source.STORE:
-                read = _stored_read(self._store, self._plan, slot, array)
-                self._memory.expect(index, self._transfers.submit(STORE, "read", key, array.nbytes, read))
-            else:
-                self._memory.expect(index, self._read_blob(slot.field, slot.block, key, 0, array))
+            self._memory.expect(index, self._read_own(slot.field, slot.block, array))
 
     def halo_passes(self, pull: Pull, block: int) -> Iterator[tuple[HaloPass, Array]]:
         """The halo of ``block`` for ``pull``, part by part."""
         return self._halos.pop((pull.field, block)).passes()
+
+    def _read_own(self, name: str, block: int, array: Array) -> Future[None]:
+        """Start to read a field's rows at ``block``, from the store or from where they were spilled."""
+        key = own_key(name, block)
+        if self._workload.fields[name].source is not Source.STORE:
+            return self._read_blob(name, block, key, 0, array)
+        store, plan = self._store, self._plan
+        return self._transfers.submit(
+            STORE, "read", key, array.nbytes, lambda: read_own(store, plan, name, block, array)
+        )
 
     def _read_blob(self, part: str, block: int, key: str, first_row: int, array: Array) -> Future[None]:
         storage, tier = self._storage, self._plan.tier_of(part, block)
@@ -89,9 +94,11 @@ class Movement:
         """Load what exists of a halo's first passes; what a step from ``now`` on makes follows when it is asked for."""
         name, block = slot.field, slot.block
         pull, producer = self._workload.published[name], self._producers.get(name)
-        needed = self._workload.halos[pull.topology].needed
+        needed = self._workload.halo_counts(pull).needed
 
         def read_piece(owner: int, piece: Array) -> Future[None]:
+            if pull.whole_blocks:
+                return self._read_own(name, owner, piece)
             groups = self._workload.pack_groups(name, owner)
             group = next(g for g, receivers in enumerate(groups) if block in receivers)
             first_row = int(needed[groups[group].start : block, owner].sum())
@@ -109,14 +116,14 @@ class Movement:
         for name in step.phase.writes:
             pack = self._memory.find("pack", name, block)
             if pack is not None:
-                self._write_pack(pack, name, block, gather)
+                self._send(pack, name, block, gather)
             for index in (self._memory.find("own", name, block), self._memory.find("whole", name, -1)):
                 if index is not None and self._plan.slots[index].spilled:
                     write = self._write(name, block, own_key(name, block), self._memory.rows(name, block))
                     self._memory.expect(index, write)
 
-    def _write_pack(self, index: int, name: str, block: int, gather: Gather) -> None:
-        """Put the rows that other blocks will pull next to each other, and write them."""
+    def _send(self, index: int, name: str, block: int, gather: Gather) -> None:
+        """Keep the rows of hubs; put the others that blocks will pull next to each other, and write them."""
         halos = self._workload.halos[self._workload.published[name].topology]
         rows = self._memory.rows(name, block)
         sends = self._memory.rows(f"{self._workload.published[name].topology}/sends", block)
@@ -125,7 +132,9 @@ class Movement:
             self._workload.blocks.rows_per_block,
             lambda group, packed: self._write(pack_part(name), block, pack_key(name, block, group), packed),
         )
-        first = 0
+        first = halos.hub_rows[block]
+        if first:
+            gather(rows, sends[:first], self._memory.hubs_of(name, block))
 
         def gather_next(out: Array) -> None:
             gather(rows, sends[first : first + len(out)], out)
@@ -140,7 +149,3 @@ class Movement:
         write = self._transfers.submit(tier, "write", key, array.nbytes, lambda: storage.put(tier, key, array))
         self._writes[key] = write
         return write
-
-
-def _stored_read(store: GraphStore, plan: Plan, slot: Slot, array: Array) -> Callable[[], None]:
-    return lambda: read_own(store, plan, slot.field, slot.block, array)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import numpy as np
 
 from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.counting import list_hubs
 from flexgnn.core.plan.placement import pack_part
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.slots import SETUP_STEP
-from flexgnn.core.plan.topology import Direction, HaloLister
+from flexgnn.core.plan.topology import Direction, HaloLister, edge_range
 from flexgnn.core.plan.workload import Source
 from flexgnn.core.program.adjacency import node_vectors
-from flexgnn.core.program.kernels import NO_VECTOR
+from flexgnn.core.program.kernels import NO_VECTOR, shift_blocks
 from flexgnn.core.runtime.memory import Memory
 from flexgnn.core.runtime.storage import Storage
 from flexgnn.core.tier import Array
@@ -56,14 +57,17 @@ class Setup:
         for index in kept:
             self._fill_stored(index)
         self._derive_vectors()
+        used = {slot.field for slot in self._plan.slots}
         for direction in self._workload.halos:
-            if f"{direction}/packed" in {slot.field for slot in self._plan.slots}:
+            if f"{direction}/packed" in used:
                 self._localize(direction)
+            if f"{direction}/blocks" in used:
+                self._localize_to_blocks(direction)
 
     def _fill_stored(self, index: int) -> None:
         slot = self._plan.slots[index]
         array = self._memory.open(index)
-        if self._workload.fields[slot.field].source is not Source.STORE:
+        if self._workload.fields[slot.field].source is not Source.STORE or slot.role == "hubs":
             return
         if slot.role == "own":
             read_own(self._store, self._plan, slot.field, slot.block, array)
@@ -98,9 +102,12 @@ class Setup:
                     self._leave(name, block, vector)
 
     def _localize(self, direction: Direction) -> None:
-        """Rewrite the adjacency to indices into block and halo, and list what each block owes to the others."""
+        """Rewrite the adjacency to indices into block, hubs and halo, and list what each block owes to the others."""
         blocks, halos = self._workload.blocks, self._workload.halos[direction]
-        lister = HaloLister(self._store, blocks, direction)
+        hubs = np.empty(halos.num_hubs, dtype=np.int32)
+        if len(hubs):
+            list_hubs(self._store, blocks, direction, self._plan.decisions.hub_blocks, hubs)
+        lister = HaloLister(self._store, blocks, direction, hubs)
         listed = []
         for block in range(blocks.count):
             indices = np.empty(halos.edges[block], dtype=np.int32)
@@ -108,20 +115,37 @@ class Setup:
             self._leave(f"{direction}/packed", block, indices)
         for owner in range(blocks.count):
             start, stop = blocks.start(owner), blocks.stop(owner)
-            parts = [halo[np.searchsorted(halo, start) : np.searchsorted(halo, stop)] for halo in listed]
+            parts = [rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] for rows in [hubs, *listed]]
             sends = np.concatenate(parts) - np.int32(start)
             self._leave(f"{direction}/sends", owner, sends)
-            self._stage_packs(direction, owner, sends)
+            self._send_stored(direction, owner, sends)
 
-    def _stage_packs(self, direction: Direction, owner: int, sends: Array) -> None:
-        """Write out the rows of stored fields that ``owner`` owes to the others."""
+    def _localize_to_blocks(self, direction: Direction) -> None:
+        """Rewrite the adjacency to indices into block and halo, where halos are whole blocks."""
+        blocks, halos = self._workload.blocks, self._workload.block_halos[direction]
+        starts = np.array([blocks.start(block) for block in range(blocks.count)])
+        for block in range(blocks.count):
+            needed = halos.needed[block]
+            shifts = blocks.rows(block) + np.cumsum(needed) - needed - starts
+            shifts[block] = -starts[block]
+            indices = np.empty(halos.edges[block], dtype=np.int32)
+            first, last = edge_range(self._store, direction, blocks.start(block), blocks.stop(block))
+            self._store.read(f"{direction}/indices", first, last, out=indices)
+            shift_blocks(indices, blocks.rows_per_block, shifts)
+            self._leave(f"{direction}/blocks", block, indices)
+
+    def _send_stored(self, direction: Direction, owner: int, sends: Array) -> None:
+        """Keep the hubs of ``owner`` in stored fields, and write out the rows that it owes to the others."""
         for name in self._plan.staged_packs:
             if self._workload.published[name].topology != direction:
                 continue
             field = self._workload.fields[name]
             rows = np.empty(field.shape(owner), dtype=field.dtype)
             read_own(self._store, self._plan, name, owner, rows)
-            first = 0
+            chosen = sends[: self._workload.halos[direction].hub_rows[owner]]
+            if len(chosen):
+                self._memory.hubs_of(name, owner)[...] = rows[chosen]
+            first = len(chosen)
             for group, receivers in enumerate(self._workload.pack_groups(name, owner)):
                 count = self._workload.halos[direction].pack_rows(owner, receivers)
                 packed = rows[sends[first : first + count]]

@@ -39,6 +39,7 @@ class Neighbors:
     """The rows that a block pulls from in one pass, as the kernels want them (``kernels.py``)."""
 
     local: Array
+    hubs: Array
     halo: Array
     halo_start: int
     halo_stop: int
@@ -280,8 +281,8 @@ class _TileView:
         n = self.data.neighbors[source]
         pull_max_gradient(*self._reach(n), n.indptr, n.indices, self.first, value, out)
 
-    def _reach(self, n: Neighbors) -> tuple[Array, Array, int, int, Array, Array, bool]:
-        return n.local, n.halo, n.halo_start, n.halo_stop, n.cursor, n.next_cursor, n.last_pass
+    def _reach(self, n: Neighbors) -> tuple[Array, Array, Array, int, int, Array, Array, bool]:
+        return n.local, n.hubs, n.halo, n.halo_start, n.halo_stop, n.cursor, n.next_cursor, n.last_pass
 
 
 def aligned_rows(tensor: Tensor) -> Tensor:

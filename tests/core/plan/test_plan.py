@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,24 @@ def test_a_saved_plan_freezes_to_the_same_plan(store: GraphStore, tmp_path: Path
     again = freeze(problem, load_decisions(tmp_path / "plan.json", problem), "greedy")
     assert (again.slots, again.offsets, again.arena_bytes) == (plan.slots, plan.offsets, plan.arena_bytes)
     assert again.summary() == plan.summary()
+
+
+def test_hubs_are_saved_with_the_plan(store: GraphStore, tmp_path: Path) -> None:
+    problem = problem_of(store, GCN(5, 8, 2, 3))
+    decisions = GreedyPlanner(4).decide(problem)
+    packed = replace(decisions, access=dict.fromkeys(decisions.access, "packed"), hub_blocks=2)
+    plan = freeze(problem, packed, "greedy")
+    assert any(slot.role == "hubs" for slot in plan.slots)
+    plan.save(tmp_path / "plan.json")
+    assert load_decisions(tmp_path / "plan.json", problem) == packed
+
+
+@pytest.mark.parametrize("hub_blocks", [-2, 1, 3, "2"])
+def test_hubs_are_nodes_of_some_power_of_two_blocks(hub_blocks: int, store: GraphStore) -> None:
+    problem = problem_of(store, GCN(5, 8, 2, 3))
+    decisions = replace(GreedyPlanner(1).decide(problem), hub_blocks=hub_blocks)
+    with pytest.raises(PlanError, match=f"that {hub_blocks} blocks pull from; 0 and powers of two are accepted"):
+        freeze(problem, decisions, "greedy")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 
 from flexgnn import GraphStore
 from flexgnn.core.plan.blocks import Blocks
-from flexgnn.core.plan.topology import Direction, HaloCounts, HaloLister, count_halos
+from flexgnn.core.plan.counting import count_pulls, list_hubs
+from flexgnn.core.plan.topology import Direction, HaloCounts, HaloLister
 from tests.graphs import small_graph, store_of
 
 
@@ -25,36 +26,60 @@ def edges_of(store: GraphStore, direction: Direction, row: int) -> list[int]:
     return store.read(f"{direction}/indices", first, last).tolist()
 
 
-@pytest.mark.parametrize("direction", ["in", "out"])
-@pytest.mark.parametrize("chunks_per_block", [1, 3, 11])
-def test_counts_are_those_of_sets(store: GraphStore, direction: Direction, chunks_per_block: int) -> None:
-    blocks = blocks_of(store, chunks_per_block)
-    counts = count_halos(store, blocks, direction)
-    for p in range(blocks.count):
-        neighbors = [j for row in range(blocks.start(p), blocks.stop(p)) for j in edges_of(store, direction, row)]
-        assert counts.edges[p] == len(neighbors)
-        for q in range(blocks.count):
-            owned = {j for j in neighbors if blocks.start(q) <= j < blocks.stop(q)}
-            assert counts.needed[p, q] == (0 if p == q else len(owned))
+def pulled_by(store: GraphStore, direction: Direction, blocks: Blocks) -> list[set[int]]:
+    """What each block pulls from others."""
+    ranges = [range(blocks.start(block), blocks.stop(block)) for block in range(blocks.count)]
+    return [{j for row in rows for j in edges_of(store, direction, row)} - set(rows) for rows in ranges]
 
 
+def hubs_of(pulled: list[set[int]], hub_blocks: int) -> list[int]:
+    nodes = sorted(set().union(*pulled))
+    return [j for j in nodes if hub_blocks and sum(j in nodes for nodes in pulled) >= hub_blocks]
+
+
+@pytest.mark.parametrize("hub_blocks", [0, 2, 4])
 @pytest.mark.parametrize("direction", ["in", "out"])
-def test_localized_indices_lead_to_the_same_nodes(store: GraphStore, direction: Direction) -> None:
-    blocks = blocks_of(store, 3)
-    counts = count_halos(store, blocks, direction)
-    lister = HaloLister(store, blocks, direction)
+def test_counts_are_those_of_sets(store: GraphStore, direction: Direction, hub_blocks: int) -> None:
+    groupings = [blocks_of(store, chunks_per_block) for chunks_per_block in (11, 3, 1)]
+    for blocks, pulls in zip(groupings, count_pulls(store, groupings, direction), strict=True):
+        counts, whole = pulls.halos(hub_blocks), pulls.whole_blocks(blocks)
+        pulled = pulled_by(store, direction, blocks)
+        hubs = hubs_of(pulled, hub_blocks)
+        for p in range(blocks.count):
+            rows = range(blocks.start(p), blocks.stop(p))
+            assert counts.edges[p] == sum(len(edges_of(store, direction, row)) for row in rows)
+            assert counts.hub_rows[p] == sum(hub in rows for hub in hubs)
+            for q in range(blocks.count):
+                owned = [j for j in pulled[p] - set(hubs) if blocks.start(q) <= j < blocks.stop(q)]
+                assert counts.needed[p, q] == len(owned)
+                reached = any(blocks.start(q) <= j < blocks.stop(q) for j in pulled[p])
+                assert whole.needed[p, q] == reached * blocks.rows(q)
+        if blocks.count == 11:
+            assert bool(hubs) == bool(hub_blocks)
+
+
+@pytest.mark.parametrize("hub_blocks", [0, 2, 4])
+@pytest.mark.parametrize("direction", ["in", "out"])
+def test_localized_indices_lead_to_the_same_nodes(store: GraphStore, direction: Direction, hub_blocks: int) -> None:
+    blocks = blocks_of(store, 2)
+    counts = count_pulls(store, [blocks], direction)[0].halos(hub_blocks)
+    hubs = np.empty(counts.num_hubs, dtype=np.int32)
+    list_hubs(store, blocks, direction, hub_blocks or 99, hubs)
+    assert hubs.tolist() == hubs_of(pulled_by(store, direction, blocks), hub_blocks)
+    lister = HaloLister(store, blocks, direction, hubs)
     for block in range(blocks.count):
         start, stop = blocks.start(block), blocks.stop(block)
         indices = np.empty(counts.edges[block], dtype=np.int32)
         halo = lister.localized(block, counts.halo_rows(block), indices)
-        assert halo.tolist() == sorted(set(halo.tolist()))
-        nodes = np.concatenate([np.arange(start, stop), halo])
+        assert halo.tolist() == sorted(set(halo.tolist()) - set(hubs.tolist()))
+        nodes = np.concatenate([np.arange(start, stop), hubs, halo])
         assert nodes[indices].tolist() == [j for row in range(start, stop) for j in edges_of(store, direction, row)]
+        assert not np.any((indices >= stop - start) & (nodes[indices] >= start) & (nodes[indices] < stop))
 
 
 def test_passes_and_groups_are_small_and_complete() -> None:
     needed = np.array([[0, 3, 5, 7, 2], [0, 0, 1, 1, 1]] + [[4, 4, 0, 1, 0]] * 3)
-    counts = HaloCounts(edges=(1,) * 5, needed=needed)
+    counts = HaloCounts(edges=(1,) * 5, needed=needed, hub_rows=(0,) * 5)
     parts = counts.halo_passes(0, 7)
     assert [(list(p.owners), p.start, p.stop) for p in parts] == [
         ([0, 1], 0, 3),

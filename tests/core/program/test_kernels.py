@@ -20,19 +20,22 @@ Cursor = npt.NDArray[np.int64]
 
 
 class Block:
-    """Rows with sorted edges to 6 local rows and to a halo, of which local rows come after halo row 3."""
+    """Rows with sorted edges to 6 local rows, up to 3 hubs, and a halo; the others come among the rows of the halo."""
 
     def __init__(self, seed: int, width: int = 5, halo_rows: int = 9) -> None:
         rng = np.random.default_rng(seed)
+        num_hubs = seed % 4
         self.local = rng.integers(-3, 4, (6, width)).astype(np.float32)
+        self.hubs = rng.integers(-3, 4, (num_hubs, width)).astype(np.float32)
         self.halo = rng.integers(-3, 4, (halo_rows, width)).astype(np.float32)
-        by_position = [*range(6, 10), *range(6), *range(10, 6 + halo_rows)]
-        rows = [sorted(rng.integers(0, 6 + halo_rows, rng.integers(0, 9))) for _ in range(6)]
+        hubs, halo = [*range(6, 6 + num_hubs)], [*range(6 + num_hubs, 6 + num_hubs + halo_rows)]
+        by_position = [*hubs[:1], *halo[:4], *range(6), *hubs[1:2], *halo[4:7], *hubs[2:], *halo[7:]]
+        rows = [sorted(rng.integers(0, len(by_position), rng.integers(0, 9))) for _ in range(6)]
         self.neighbors = [[by_position[i] for i in row] for row in rows]
         self.indices = np.array([j for row in self.neighbors for j in row], dtype=np.int32)
         self.indptr = np.cumsum([100, *map(len, self.neighbors)]).astype(np.int64)
         self.weights = rng.random(len(self.indices)).astype(np.float32)
-        self.all = np.concatenate([self.local, self.halo])
+        self.all = np.concatenate([self.local, self.hubs, self.halo])
         self.cursors = np.zeros((2, 6), dtype=np.int64)
 
     def passes(
@@ -50,7 +53,9 @@ def summed(block: Block, bounds: list[int], weights: Array, loops: Array, scale:
     for reach in block.passes(bounds):
         for first in (0, 4):
             tile = out[first : 4 if first == 0 else 6]
-            pull_sum(block.local, *reach, block.indptr, block.indices, weights, loops, scale, 0, first, tile)
+            pull_sum(
+                block.local, block.hubs, *reach, block.indptr, block.indices, weights, loops, scale, 0, first, tile
+            )
     return out
 
 
@@ -85,7 +90,7 @@ def test_maxima_count_their_ties(seed: int, bounds: list[int]) -> None:
     block = Block(seed)
     out, ties = np.full_like(block.local, np.nan), np.full_like(block.local, np.nan)
     for reach in block.passes(bounds):
-        pull_max(block.local, *reach, block.indptr, block.indices, 0, out, ties)
+        pull_max(block.local, block.hubs, *reach, block.indptr, block.indices, 0, out, ties)
     for r, neighbors in enumerate(block.neighbors):
         pulled = block.all[neighbors]
         expected = pulled.max(axis=0) if neighbors else np.zeros(5)
@@ -100,7 +105,7 @@ def test_gradients_of_maxima_go_to_those_that_reached_them(seed: int, bounds: li
     value = np.random.default_rng(seed).integers(-3, 4, (6, 3)).astype(np.float32)
     out = np.full_like(value, np.nan)
     for reach in block.passes(bounds):
-        pull_max_gradient(block.local, *reach, block.indptr, block.indices, 0, value, out)
+        pull_max_gradient(block.local, block.hubs, *reach, block.indptr, block.indices, 0, value, out)
     for r, neighbors in enumerate(block.neighbors):
         expected = np.zeros(3, dtype=np.float32)
         for i in neighbors:
@@ -113,5 +118,5 @@ def test_any_width(width: int) -> None:
     block = Block(0, width)
     out = np.empty_like(block.local)
     reach = (block.halo, 0, len(block.halo), NO_CURSOR, NO_CURSOR, True)
-    pull_sum(block.local, *reach, block.indptr, block.indices, NO_VECTOR, NO_VECTOR, NO_VECTOR, 0, 0, out)
+    pull_sum(block.local, block.hubs, *reach, block.indptr, block.indices, NO_VECTOR, NO_VECTOR, NO_VECTOR, 0, 0, out)
     assert np.array_equal(out, [block.all[neighbors].sum(axis=0) for neighbors in block.neighbors])
