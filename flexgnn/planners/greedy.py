@@ -68,12 +68,14 @@ class GreedyPlanner(Planner):
         if shortage is not None:
             raise BudgetError(
                 f"{shortage} With these storage tiers the smallest budget of {problem.compute_tier} "
-                f"that works is {needed} bytes ({format_size(needed)})."
+                f"that works is {needed} bytes ({format_size(needed)}).",
+                needed,
             )
         raise BudgetError(
             f"A budget of {problem.budget_bytes} bytes ({format_size(problem.budget_bytes)}) of {problem.compute_tier} "
             "is too small for this model and graph: "
-            f"the smallest that works is {needed} bytes ({format_size(needed)})."
+            f"the smallest that works is {needed} bytes ({format_size(needed)}).",
+            needed,
         )
 
     def _ranked(self, problem: PlanningProblem) -> list[tuple[float, _Draft]]:

@@ -127,8 +127,9 @@ class Plan:
         Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
     def summary(self) -> dict[str, Any]:
-        """Projected seconds, peak and traffic, as plain data."""
+        """What rewrites changed, and projected seconds, peak and traffic, as plain data."""
         return {
+            "rewrites": list(self.workload.program.rewrites),
             "epoch_seconds": self.projected_epoch_seconds,
             "lower_bound_seconds": self.lower_bound_seconds,
             "peak_bytes": self.projected_peaks,

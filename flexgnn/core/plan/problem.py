@@ -110,6 +110,12 @@ class PlanningProblem:
         other.__dict__.update(_halos=self._halos, _costs=self._costs)
         return other
 
+    def evaluating(self, program: Program) -> PlanningProblem:
+        """One pass of another program over the same graph, sharing what was counted."""
+        other = replace(self, program=program, training=False, evaluation=True)
+        other.__dict__.update(_halos=self._halos)
+        return other
+
     def _phase_cost(self, kind: PhaseKind, stage: int) -> PhaseCost:
         if (kind, stage) not in self._costs:
             segment = self.program.segments[stage]
@@ -151,6 +157,6 @@ class PlanningProblem:
 
     def _evaluate(self, segment: Segment, values: NamedTensors, context: RowContext, kind: PhaseKind) -> None:
         outputs = run_forward(segment, values, context)
-        if kind == "evaluate" and segment.stage == self.program.last_stage:
+        if kind == "evaluate" and segment.stage == self.program.last_stage and self.program.labelled:
             logits = outputs[self.program.logits]
             count_correct(logits, self._labels(logits), torch.full((len(logits),), 7, dtype=torch.uint8))

@@ -30,7 +30,7 @@ class Slot:
     role: Role
     """``own``: a field at a block's rows; ``whole``: at all rows; ``halo``: the rows a block needs of others;
     ``pack``: the rows others need of a block. Large halos and packs pass through a window of two parts. A halo in
-    several passes comes with a ``cursor``, and in backward with ``partial`` sums."""
+    several passes comes with a ``cursor``, and in backward with ``partial`` sums, as has every pull without fusion."""
     field: str
     block: int
     """-1 for ``whole``."""
@@ -165,11 +165,14 @@ class SlotBuilder:
 
     def _exchanges(self, phase: Phase) -> Iterator[Slot]:
         """Halos that a phase pulls from, and packs that it writes."""
+        fused = self._workload.program.fused
         for block in range(self._count):
             step = self._workload.step_index(phase, block)
             for pull in phase.pulled.values():
                 if pull.field in self.packed:
                     yield from self._halo(phase, pull, block, step)
+                elif not fused:
+                    yield from self._partial(phase, pull, block, step)
             for name in phase.writes:
                 if name in self.packed:
                     yield Slot(
@@ -193,12 +196,25 @@ class SlotBuilder:
             last_step=step,
             loaded=True,
         )
-        if len(workload.halo_passes(pull, block)) > 1:
-            sizes: dict[Role, int] = {"cursor": rows * CURSOR_BYTES}
-            if phase.kind == "backward":
-                sizes["partial"] = rows * pull.width * np.dtype(workload.fields[pull.field].dtype).itemsize
-            for role, size in sizes.items():
-                yield Slot(role=role, field=pull.field, block=block, size_bytes=size, first_step=step, last_step=step)
+        passes = len(workload.halo_passes(pull, block))
+        if passes > 1:
+            yield Slot(
+                role="cursor",
+                field=pull.field,
+                block=block,
+                size_bytes=rows * CURSOR_BYTES,
+                first_step=step,
+                last_step=step,
+            )
+        if passes > 1 or not workload.program.fused:
+            yield from self._partial(phase, pull, block, step)
+
+    def _partial(self, phase: Phase, pull: Pull, block: int, step: int) -> Iterator[Slot]:
+        """Room for the sums of a block in backward, where they are not a field of their own."""
+        if phase.kind == "backward":
+            workload = self._workload
+            size = workload.blocks.rows(block) * pull.width * np.dtype(workload.fields[pull.field].dtype).itemsize
+            yield Slot(role="partial", field=pull.field, block=block, size_bytes=size, first_step=step, last_step=step)
 
 
 def live_bytes(slots: list[Slot], num_steps: int) -> Array:
