@@ -75,7 +75,7 @@ def plan(
     console = make_console()
     store = open_graph(config.dataset)
     console.print(graph_line(store.info))
-    made = make_trainer(config, store).plan
+    made = make_trainer(config, store, (RunDisplay(console, config.epochs),)).plan
     console.print(plan_line(made))
     console.print(*plan_tables(made), sep="\n")
     made.save(output)

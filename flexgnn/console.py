@@ -20,6 +20,8 @@ from flexgnn.core.runtime.events import (
     DamageFound,
     EpochRecord,
     Event,
+    FoldingSkipped,
+    FoldingStarted,
     RunPlanned,
     ScratchRemoved,
     SetupFinished,
@@ -63,6 +65,12 @@ class RunDisplay:
             self._console.print(f"removed {event.path} ({size}): the run that it belonged to had died", style="yellow")
         elif isinstance(event, TierOpened) and event.notice:
             self._console.print(f"tier {event.name}: {event.notice}", style="yellow")
+        elif isinstance(event, FoldingStarted):
+            size = format_size(event.size_bytes)
+            self._console.print(f"folding: {event.name} ({size}) is computed once, kept in {event.location}")
+        elif isinstance(event, FoldingSkipped):
+            sentence = f"{event.reason} The aggregated features are computed again in every epoch."
+            self._console.print(sentence, style="yellow", markup=False)
         elif isinstance(event, DamageFound):
             self._console.print(f"{event.message} Epoch {event.epoch} is repeated.", style="yellow", markup=False)
         elif isinstance(event, RunPlanned):
@@ -103,7 +111,10 @@ def plan_line(plan: Plan) -> str:
 
 
 def plan_tables(plan: Plan) -> list[Table]:
-    """A plan in full: its phases, and where fields are."""
+    """A plan in full: the rewrites that it is made after, its phases, and where fields are."""
+    rewrites = Table("changed", title="Rewrites", title_justify="left")
+    for change in plan.workload.program.rewrites:
+        rewrites.add_row(change)
     columns = ("phase", "compute s", "read s", "write s", "in all s")
     phases = Table(*columns, title="Projected seconds", title_justify="left")
     for phase, seconds in zip(plan.workload.phases, plan.phase_seconds, strict=True):
@@ -113,7 +124,7 @@ def plan_tables(plan: Plan) -> list[Table]:
     fields = Table("field", "size", "where", title="Fields", title_justify="left")
     for name, where in placements(plan).items():
         fields.add_row(name, format_size(plan.workload.fields[name].total_bytes), where)
-    return [phases, fields, storage_table(plan), traffic_table([plan.traffic_bytes])]
+    return [rewrites, phases, fields, storage_table(plan), traffic_table([plan.traffic_bytes])]
 
 
 def storage_table(plan: Plan) -> Table:
@@ -122,7 +133,7 @@ def storage_table(plan: Plan) -> Table:
     for tier in plan.storage_tiers:
         kinds = {
             tensor_class(plan.workload, stored.part)
-            for stored in stored_parts(plan.workload, plan.slots)
+            for stored in stored_parts(plan.workload, plan.slot_groups)
             if plan.tier_of(stored.part, stored.block) == tier.name
         }
         room = "no limit" if tier.capacity_bytes is None else format_size(tier.capacity_bytes)

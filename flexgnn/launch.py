@@ -17,6 +17,7 @@ from torch_geometric.data.storage import GlobalStorage
 
 from flexgnn.core.errors import ConfigError, GraphError
 from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.program.rewrites import all_but
 from flexgnn.core.runtime.events import Listener
 from flexgnn.core.runtime.trainer import Trainer
 from flexgnn.core.tier_spec import parse_pairs
@@ -40,6 +41,8 @@ class RunConfig:
     eval_every: int
     """Epochs from one evaluation to the next, where dropout makes evaluation a pass of its own."""
     planner: str
+    no_rewrite: list[str] | None
+    """Names of rewrites that are left out."""
     ssd_backend: str
     ssd_path: str | None
     ssd_option: list[str] | None
@@ -88,6 +91,7 @@ def make_trainer(config: RunConfig, store: GraphStore, listeners: tuple[Listener
         place=parse_pairs(config.place or []),
         verify=config.verify,
         planner=config.planner,
+        rewrites=all_but(config.no_rewrite or []),
         seed=config.seed,
         listeners=listeners,
     )

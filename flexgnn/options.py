@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_type_hints
 from typer import Option
 
 from flexgnn.core.plan.placement import TENSOR_CLASSES
+from flexgnn.core.program.rewrites import ALL_REWRITES
 from flexgnn.core.tier_spec import DEFAULT_BACKEND, FORM
 from flexgnn.launch import RunConfig
 
@@ -25,6 +26,10 @@ def run_config(
     epochs: Annotated[int, Option(help="Epochs to train.")] = 30,
     eval_every: Annotated[int, Option(help="With dropout: epochs from one evaluation to the next.")] = 1,
     planner: Annotated[str, Option(help="Name of a planner.")] = "greedy",
+    no_rewrite: Annotated[
+        list[str] | None,
+        Option(metavar="NAME", help=f"Leave out one of the rewrites {', '.join(ALL_REWRITES)}; repeatable."),
+    ] = None,
     ssd_backend: Annotated[str, Option(help="Name of a storage backend.")] = DEFAULT_BACKEND,
     ssd_path: Annotated[
         str | None, Option(help="Existing directory for scratch files, removed afterwards (or a backend's URL).")

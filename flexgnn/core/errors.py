@@ -38,6 +38,11 @@ class LoweringError(FlexGNNError):
 class BudgetError(FlexGNNError):
     """A plan needs more memory than the budget of a tier."""
 
+    def __init__(self, message: str, smallest_bytes: int = 0) -> None:
+        """``smallest_bytes``: the smallest budget that works, where it is known."""
+        super().__init__(message)
+        self.smallest_bytes = smallest_bytes
+
 
 class PlanError(FlexGNNError):
     """A plan is malformed, or was made for another model, graph or machine."""

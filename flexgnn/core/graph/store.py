@@ -11,24 +11,22 @@ Shapes: N nodes, E edges, F features, C classes. Arrays, all in positions (reord
 ``in/indices``      [E] i32      sources, ascending in a row; duplicate edges in the order they were given
 ``in/weights``      [E] f32      only if the graph has edge weights
 ``out/...``                      the same with rows as sources and indices as destinations
+``folded/...``      [N, F] f32   aggregated features, made by the first run that reads them
 ==================  ===========  ======================================================================
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import zarr
-from zarr.buffer.cpu import NDBuffer
-from zarr.codecs import BytesCodec, Crc32cCodec
 
 from flexgnn.core.errors import StoreError
-from flexgnn.core.graph.layout import FORMAT_VERSION, ArrayLayout, GraphInfo, array_layouts
+from flexgnn.core.graph.layout import FORMAT_VERSION, GraphInfo, array_layouts
+from flexgnn.core.graph.stored_array import StoredArray
 from flexgnn.core.graph.writer import ATTRIBUTES, fingerprint
 from flexgnn.core.tier import Array
 
@@ -36,8 +34,6 @@ if TYPE_CHECKING:
     from torch_geometric.data import Data
 
 __all__ = ["GraphInfo", "GraphStore"]
-
-_CHECKSUM_BYTES = 4
 
 
 class GraphStore:
@@ -50,12 +46,11 @@ class GraphStore:
     fingerprint: str
     """A hash of the facts and of every array, made at import."""
 
-    def __init__(self, path: Path, info: GraphInfo, fingerprint: str, arrays: dict[str, zarr.Array[Any]]) -> None:
+    def __init__(self, path: Path, info: GraphInfo, fingerprint: str, arrays: dict[str, StoredArray]) -> None:
         self.path = path
         self.info = info
         self.fingerprint = fingerprint
         self._arrays = arrays
-        self._layouts = array_layouts(info)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> GraphStore:
@@ -67,7 +62,14 @@ class GraphStore:
         directory = Path(path)
         group = _open_group(directory)
         info, found = _read_facts(directory, group)
-        arrays = {name: _open_array(directory, group, name, layout) for name, layout in array_layouts(info).items()}
+
+        def damaged(what: str) -> StoreError:
+            return _damaged(directory, what)
+
+        arrays = {
+            name: StoredArray.open(name, directory / name, layout, damaged)
+            for name, layout in array_layouts(info).items()
+        }
         return cls(directory, info, found, arrays)
 
     @classmethod
@@ -120,7 +122,7 @@ class GraphStore:
         Raises:
             KeyError: if the store has no such array.
         """
-        return self._layouts[self._stored_name(array)].shape[0]
+        return self._arrays[self._stored_name(array)].layout.shape[0]
 
     def read(self, array: str, start: int, stop: int, out: Array | None = None) -> Array:
         """Rows ``start:stop`` of ``array``, in ``out`` if given, else in a new array.
@@ -132,22 +134,11 @@ class GraphStore:
             ValueError: if the rows or ``out`` do not fit.
             StoreError: if a chunk is missing or damaged.
         """
-        name = self._stored_name(array)
-        layout = self._layouts[name]
-        if not 0 <= start <= stop <= layout.shape[0]:
-            raise ValueError(f"rows {start}:{stop} of {array}, which has {layout.shape[0]}")
-        shape = (stop - start, *layout.shape[1:])
-        if out is None:
-            out = np.empty(shape, dtype=layout.dtype)
-        elif out.shape != shape or out.dtype != layout.dtype or not out.flags.c_contiguous:
-            raise ValueError(
-                f"{array} needs a C-contiguous buffer of {layout.dtype} {shape}, not {out.dtype} {out.shape}"
-            )
-        # Chunk by chunk: zarr would hold several decoded chunks at once, which counts against small budgets.
-        for first in range(start - start % layout.chunk_rows, stop, layout.chunk_rows):
-            begin, end = max(first, start), min(first + layout.chunk_rows, stop)
-            self._read_within_chunk(name, begin, end, out[begin - start : end - start])
-        return out
+        return self._arrays[self._stored_name(array)].read(start, stop, out)
+
+    def attach(self, name: str, array: StoredArray) -> None:
+        """Serve ``array``, which was made from this graph, under ``name`` as well; see ``folded.py``."""
+        self._arrays[name] = array
 
     def to_pyg(self) -> Data:
         """The graph as it was imported: original node ids, edges sorted by source and then destination.
@@ -165,16 +156,6 @@ class GraphStore:
         if name not in self._arrays:
             raise KeyError(f"{array!r} is not an array of this store; it has {', '.join(self._arrays)}")
         return name
-
-    def _read_within_chunk(self, name: str, start: int, stop: int, out: Array) -> None:
-        layout = self._layouts[name]
-        # Zarr gives zeros for a missing chunk.
-        _check_chunk(self.path, name, layout, start // layout.chunk_rows)
-        view: Any = out  # zarr's protocol of arrays is narrower than numpy's annotations
-        try:
-            self._arrays[name].get_basic_selection(slice(start, stop), out=NDBuffer(view))
-        except (ValueError, OSError) as error:
-            raise _damaged(self.path, f"array {name} can't be read ({error})") from error
 
 
 def _open_group(path: Path) -> zarr.Group:
@@ -207,38 +188,6 @@ def _read_facts(path: Path, group: zarr.Group) -> tuple[GraphInfo, str]:
     if version != FORMAT_VERSION or attributes.get("fingerprint") != expected:
         raise _damaged(path, "its attributes were changed")
     return info, expected
-
-
-def _open_array(path: Path, group: zarr.Group, name: str, layout: ArrayLayout) -> zarr.Array[Any]:
-    """Array ``name``, after a check of its metadata and of the number and sizes of its chunk files."""
-    try:
-        array = group[name]
-    except Exception as error:  # zarr raises whatever a damaged JSON text leads it to
-        raise _damaged(path, f"array {name} is missing") from error
-    if not isinstance(array, zarr.Array) or (array.shape, array.dtype, array.chunks) != (
-        layout.shape,
-        layout.dtype,
-        layout.chunks,
-    ):
-        raise _damaged(path, f"array {name} is not {layout.dtype} of shape {layout.shape}")
-    # A codec is code that runs on what is read: none but those that the writer uses, whoever made the store.
-    if array.filters or not isinstance(array.serializer, BytesCodec) or array.compressors != (Crc32cCodec(),):
-        raise _damaged(path, f"array {name} is stored with other codecs than FlexGNN uses")
-    for chunk in range(layout.num_chunks):
-        _check_chunk(path, name, layout, chunk)
-    return array
-
-
-def _check_chunk(path: Path, name: str, layout: ArrayLayout, chunk: int) -> None:
-    """Chunks are stored uncompressed and padded, so that every file of an array has the same size."""
-    file = path / name / ".".join(["c", str(chunk), *["0"] * (len(layout.shape) - 1)])
-    expected_bytes = math.prod(layout.chunks) * layout.dtype.itemsize + _CHECKSUM_BYTES
-    try:
-        found_bytes = file.stat().st_size
-    except OSError as error:
-        raise _damaged(path, f"chunk {chunk} of array {name} is missing") from error
-    if found_bytes != expected_bytes:
-        raise _damaged(path, f"chunk {chunk} of array {name} has {found_bytes} bytes instead of {expected_bytes}")
 
 
 def _damaged(path: Path, what: str) -> StoreError:

@@ -12,10 +12,10 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec
 
 from flexgnn.core.graph.layout import FORMAT_VERSION, ArrayLayout, GraphInfo, array_layouts
 from flexgnn.core.graph.staging import staged_directory
+from flexgnn.core.graph.stored_array import array_settings
 from flexgnn.core.tier import Array
 
 P = ParamSpec("P")
@@ -79,20 +79,7 @@ class StoreWriter:
         return self._pool.submit(call, *args, **kwargs).result()
 
     def _create(self, name: str, layout: ArrayLayout) -> zarr.Array[Any]:
-        return self._finished(
-            self._group.create_array,
-            name,
-            shape=layout.shape,
-            chunks=layout.chunks,
-            dtype=layout.dtype,
-            fill_value=0,
-            filters=None,
-            compressors=[Crc32cCodec()],
-            # One flat directory an array, so that listing it counts the chunks.
-            chunk_key_encoding={"name": "default", "separator": "."},
-            # Without the scan for fill values, writing is 2.4 x faster, and a missing file always means damage.
-            config={"write_empty_chunks": True},
-        )
+        return self._finished(self._group.create_array, name, **array_settings(layout))
 
 
 @contextmanager

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
+from flexgnn.core.tier import Array
+
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
@@ -32,6 +36,11 @@ class Blocks:
 
     def rows(self, block: int) -> int:
         return self.stop(block) - self.start(block)
+
+    @cached_property
+    def row_counts(self) -> Array:
+        """int64, one a block: its rows."""
+        return np.array([self.rows(block) for block in range(self.count)], dtype=np.int64)
 
     def tiles(self, block: int) -> list[tuple[int, int]]:
         """The block's chunks, as row ranges within the block. Segments run tile by tile, whatever the blocks are."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flexgnn.core.program.adjacency import vector_names
-from flexgnn.core.program.program import FEATURES, Aggregation
+from flexgnn.core.program.program import Aggregation, is_stored
 
 LABELS = "labels"
 SPLIT = "split"
@@ -34,5 +34,5 @@ def partial_gradient_name(value: str, stage: int) -> str:
 
 
 def prefixed(name: str, prefix: str) -> str:
-    """A field of the training or evaluation pass; the features serve both."""
-    return name if name == FEATURES else prefix + name
+    """A field of the training or evaluation pass; stored values serve both."""
+    return name if is_stored(name) else prefix + name

@@ -11,7 +11,6 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from flexgnn.core.plan.slots import Slot
 from flexgnn.core.tier import Array
 
 ALIGNMENT_BYTES = 64
@@ -25,38 +24,44 @@ _TOP = 0.98
 """Slots that end above this part of the buffer come first in the next round, if it is not enough by then."""
 
 
-def aligned(size_bytes: int, alignment_bytes: int = ALIGNMENT_BYTES) -> int:
-    """``size_bytes`` rounded up to a multiple of the alignment; at least one."""
-    return max(-(-size_bytes // alignment_bytes), 1) * alignment_bytes
+def aligned(size_bytes: Array, alignment_bytes: int = ALIGNMENT_BYTES) -> Array:
+    """``size_bytes`` (int64) rounded up to multiples of the alignment; at least one."""
+    rounded: Array = np.maximum(-(-size_bytes // alignment_bytes), 1) * alignment_bytes
+    return rounded
 
 
 def pack(
-    slots: list[Slot], alignment_bytes: int = ALIGNMENT_BYTES, enough_bytes: int | None = None
+    size_bytes: Array,
+    first_step: Array,
+    last_step: Array,
+    alignment_bytes: int = ALIGNMENT_BYTES,
+    enough_bytes: int | None = None,
 ) -> tuple[Array, int]:
-    """Offsets (int64, one a slot) and the size of the buffer in bytes.
+    """Offsets (int64 [n]) and the size of the buffer in bytes.
 
     Args:
-        slots: to be placed.
+        size_bytes: int64 [n], of each slot.
+        first_step: int64 [n], of its stay.
+        last_step: int64 [n].
         alignment_bytes: what every offset is a multiple of.
         enough_bytes: a size that there is no need to get below; None: whatever the first rounds give.
     """
-    if not slots:
+    if not len(size_bytes):
         return np.zeros(0, dtype=np.int64), 0
-    sizes = np.array([aligned(s.size_bytes, alignment_bytes) for s in slots], dtype=np.int64)
-    first = np.array([s.first_step for s in slots], dtype=np.int64)
-    last = np.array([s.last_step for s in slots], dtype=np.int64)
+    sizes = aligned(size_bytes, alignment_bytes)
+    first, last = first_step, last_step
     orders = _orders(sizes, first, last)
     best: tuple[Array, int] = (np.empty(0, dtype=np.int64), np.iinfo(np.int64).max)
-    rounds = 1 if enough_bytes is None else max(min(_ROUNDS, _WORK // len(slots) ** 2), 1)
+    rounds = 1 if enough_bytes is None else max(min(_ROUNDS, _WORK // len(sizes) ** 2), 1)
     for _ in range(rounds):
         for position, order in enumerate(orders):
             offsets = np.zeros(len(sizes), dtype=np.int64)
-            size_bytes = int(_place(order, sizes, first, last, offsets))
-            if size_bytes < best[1]:
-                best = offsets, size_bytes
-            if enough_bytes is not None and size_bytes <= enough_bytes:
+            end = int(_place(order, sizes, first, last, offsets))
+            if end < best[1]:
+                best = offsets, end
+            if enough_bytes is not None and end <= enough_bytes:
                 return best
-            sticks_out = (offsets + sizes > max(enough_bytes or 0, _TOP * size_bytes))[order]
+            sticks_out = (offsets + sizes > max(enough_bytes or 0, _TOP * end))[order]
             orders[position] = np.concatenate([order[sticks_out], order[~sticks_out]])
     return best
 

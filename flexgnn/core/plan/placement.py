@@ -14,9 +14,10 @@ import numpy as np
 
 from flexgnn.core.errors import BudgetError, ConfigError
 from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, TierRates, read_seconds, write_seconds
-from flexgnn.core.plan.slots import Slot
+from flexgnn.core.plan.slots import SlotGroup
 from flexgnn.core.plan.workload import Source, Workload
 from flexgnn.core.sizes import format_size
+from flexgnn.core.tier import Array
 
 TensorClass = Literal["activations", "gradients", "halos", "features", "topology"]
 TENSOR_CLASSES: tuple[TensorClass, ...] = get_args(TensorClass)
@@ -87,51 +88,54 @@ def tensor_class(workload: Workload, part: str) -> TensorClass:
     return "gradients" if field.name.startswith("grad(") else "activations"
 
 
-def stored_parts(workload: Workload, slots: Sequence[Slot]) -> list[StoredPart]:
+def stored_parts(workload: Workload, groups: Sequence[SlotGroup]) -> list[StoredPart]:
     """Everything that a run leaves on storage."""
-    return [*_own_parts(workload, slots), *_packs(workload, slots)]
+    return [*_own_parts(workload, groups), *_packs(workload, groups)]
 
 
-def _own_parts(workload: Workload, slots: Sequence[Slot]) -> Iterator[StoredPart]:
-    spilled: set[tuple[str, int]] = set()
-    loads: dict[tuple[str, int], int] = {}
-    blocks = range(workload.blocks.count)
-    for slot in slots:
-        if slot.spilled and slot.role in ("own", "whole"):
-            spilled.update((slot.field, block) for block in (blocks if slot.role == "whole" else [slot.block]))
-        stored = workload.fields[slot.field].source is not Source.STORE
-        if slot.loaded and slot.role == "own" and slot.first_step >= 0 and stored:
-            loads[slot.field, slot.block] = loads.get((slot.field, slot.block), 0) + 1
-        if slot.role == "halo" and stored and workload.published[slot.field].whole_blocks:
-            needed = workload.halo_counts(workload.published[slot.field]).needed[slot.block]
-            for owner in np.flatnonzero(needed).tolist():
-                loads[slot.field, owner] = loads.get((slot.field, owner), 0) + 1
-    for field, block in sorted(spilled | loads.keys()):
-        size, reads = workload.fields[field].size_bytes(block), loads.get((field, block), 0)
-        yield StoredPart(
-            part=field,
-            block=block,
-            size_bytes=size,
-            read_bytes=reads * size,
-            reads=reads,
-            written=(field, block) in spilled,
-        )
+def _own_parts(workload: Workload, groups: Sequence[SlotGroup]) -> Iterator[StoredPart]:
+    count = workload.blocks.count
+    spilled: dict[str, Array] = {}
+    loads: dict[str, Array] = {}
+    for group in groups:
+        name, stored = group.field, workload.fields[group.field].source is not Source.STORE
+        if group.role in ("own", "whole") and group.spilled.any():
+            blocks = np.arange(count) if group.role == "whole" else group.block[group.spilled]
+            spilled[name] = np.bincount(blocks, minlength=count) > 0
+        if group.role == "own" and stored:
+            loaded = group.block[group.loaded & (group.first_step >= 0)]
+            loads[name] = loads.get(name, 0) + np.bincount(loaded, minlength=count)
+        if group.role == "halo" and stored and workload.published[name].whole_blocks:
+            needed = workload.halo_counts(workload.published[name]).needed[group.block]
+            loads[name] = loads.get(name, 0) + (needed > 0).sum(axis=0)
+    nothing = np.zeros(count, dtype=np.int64)
+    for name in sorted(spilled.keys() | loads.keys()):
+        written, reads = spilled.get(name, nothing > 0), loads.get(name, nothing)
+        for block in np.flatnonzero(written | (reads > 0)).tolist():
+            size = workload.fields[name].size_bytes(block)
+            yield StoredPart(
+                part=name,
+                block=block,
+                size_bytes=size,
+                read_bytes=int(reads[block]) * size,
+                reads=int(reads[block]),
+                written=bool(written[block]),
+            )
 
 
-def _packs(workload: Workload, slots: Sequence[Slot]) -> Iterator[StoredPart]:
+def _packs(workload: Workload, groups: Sequence[SlotGroup]) -> Iterator[StoredPart]:
     """Packs of every field with halos: each halo takes each of its rows once."""
-    fields = {slot.field for slot in slots if slot.role == "halo"}
+    fields = {group.field for group in groups if group.role == "halo"}
     for field in sorted(name for name in fields if not workload.published[name].whole_blocks):
         pulls = sum(any(pull.field == field for pull in phase.pulled.values()) for phase in workload.phases)
-        needed = workload.halos[workload.published[field].topology].needed
-        for block in range(workload.blocks.count):
-            size = workload.pack_bytes(field, block)
+        readers = (workload.halos[workload.published[field].topology].needed > 0).sum(axis=0).tolist()
+        for block, size in enumerate(workload.pack_sizes(field).tolist()):
             yield StoredPart(
                 part=pack_part(field),
                 block=block,
                 size_bytes=size,
                 read_bytes=pulls * size,
-                reads=pulls * int((needed[:, block] > 0).sum()),
+                reads=pulls * readers[block],
                 written=workload.fields[field].source is Source.STEP,
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +14,14 @@ import numpy as np
 from flexgnn.core.errors import BudgetError, PlanError
 from flexgnn.core.plan.cost import PhaseSeconds
 from flexgnn.core.plan.decisions import Decisions
-from flexgnn.core.plan.packing import aligned, pack
+from flexgnn.core.plan.packing import pack
 from flexgnn.core.plan.placement import StorageTier, stored_parts
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.simulation import Timeline, simulate
-from flexgnn.core.plan.slots import Slot, SlotBuilder, live_bytes
+from flexgnn.core.plan.slots import Slot, SlotBuilder, SlotGroup, live_bytes
 from flexgnn.core.plan.traffic import Traffic
 from flexgnn.core.plan.workload import Phase, Source, Workload
 from flexgnn.core.sizes import format_size
-from flexgnn.core.tier import Array
 
 FORMAT_VERSION = 1
 
@@ -40,7 +40,7 @@ class Plan:
     """Fingerprint of the graph it was made for."""
     workload: Workload
     decisions: Decisions
-    slots: tuple[Slot, ...]
+    slot_groups: tuple[SlotGroup, ...]
     offsets: tuple[int, ...]
     """Of each slot in the arena, in bytes."""
     arena_bytes: int
@@ -86,10 +86,15 @@ class Plan:
         return self.workload.blocks.count
 
     @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """All slots, one by one."""
+        return tuple(slot for group in self.slot_groups for slot in group.slots())
+
+    @cached_property
     def stored_bytes(self) -> dict[str, int]:
         """The most that the run leaves on each storage tier that it uses, if only for empty tensors."""
         held: dict[str, int] = {}
-        for stored in stored_parts(self.workload, self.slots):
+        for stored in stored_parts(self.workload, self.slot_groups):
             tier = self.tier_of(stored.part, stored.block)
             held[tier] = held.get(tier, 0) + stored.size_bytes
         return held
@@ -133,8 +138,9 @@ class Plan:
         Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
     def summary(self) -> dict[str, Any]:
-        """Projected seconds, peak and traffic, as plain data."""
+        """What rewrites changed, and projected seconds, peak and traffic, as plain data."""
         return {
+            "rewrites": list(self.workload.program.rewrites),
             "epoch_seconds": self.projected_epoch_seconds,
             "overlapped_seconds": self.overlapped_seconds,
             "peak_bytes": self.projected_peaks,
@@ -184,10 +190,15 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
     by_blocks = frozenset(name for name, access in decisions.access.items() if access == "blocks")
     workload = problem.workload(blocks, decisions.recomputed, decisions.hub_blocks, by_blocks)
     _check(workload, decisions, {tier.name for tier in problem.storage_tiers})
-    slots = SlotBuilder(workload, decisions).build()
+    groups = SlotBuilder(workload, decisions).build()
     workspace_bytes = max(phase.workspace_bytes for phase in workload.phases)
-    offsets, arena_bytes = pack(slots, problem.alignment_bytes, problem.budget_bytes - workspace_bytes)
-    traffic = Traffic(workload, slots, problem.storage_tiers, decisions)
+    sizes, first, last = (
+        np.concatenate([getattr(group, column) for group in groups])
+        for column in ("size_bytes", "first_step", "last_step")
+    )
+    enough_bytes = problem.budget_bytes - workspace_bytes
+    offsets, arena_bytes = pack(sizes, first, last, problem.alignment_bytes, enough_bytes)
+    traffic = Traffic(workload, groups, problem.storage_tiers, decisions)
     plan = Plan(
         planner=planner,
         compute_tier=problem.compute_tier,
@@ -196,11 +207,11 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
         graph=problem.store.fingerprint,
         workload=workload,
         decisions=decisions,
-        slots=tuple(slots),
-        offsets=tuple(int(offset) for offset in offsets),
+        slot_groups=tuple(groups),
+        offsets=tuple(offsets.tolist()),
         arena_bytes=arena_bytes,
         workspace_bytes=workspace_bytes,
-        setup_bytes=setup_bytes(workload, slots),
+        setup_bytes=setup_bytes(workload, groups),
         phase_seconds=tuple(traffic.phase_seconds(problem.rates, overlapped=decisions.lookahead > 0)),
         timeline=simulate(workload, traffic, problem.rates),
         traffic_bytes=traffic.bytes_by_channel(),
@@ -239,10 +250,10 @@ def _check_capacities(plan: Plan) -> None:
             )
 
 
-def setup_bytes(workload: Workload, slots: list[Slot]) -> int:
+def setup_bytes(workload: Workload, groups: Sequence[SlotGroup]) -> int:
     """Memory of the setup: slots that it fills, and what it lists halos and packs rows in."""
-    kept = int(live_bytes(slots, len(workload.steps))[0])
-    roles = {(slot.role, slot.field) for slot in slots}
+    kept = int(live_bytes(groups, len(workload.steps))[0])
+    roles = {(group.role, group.field) for group in groups}
     packed_inputs = [n for role, n in roles if role == "halo" and workload.fields[n].source is Source.STORE]
     packing = max((3 * workload.blocks.rows_per_block * workload.fields[n].row_bytes for n in packed_inputs), default=0)
     lists = 0
@@ -257,7 +268,7 @@ def setup_bytes(workload: Workload, slots: list[Slot]) -> int:
 
 
 def _over_budget(plan: Plan) -> str:
-    live = live_bytes(list(plan.slots), len(plan.workload.steps))[1:]
+    live = live_bytes(plan.slot_groups, len(plan.workload.steps))[1:]
     workspace = np.array([step.phase.workspace_bytes for step in plan.workload.steps])
     worst = plan.workload.steps[int(np.argmax(live + workspace))]
     return (
@@ -269,14 +280,3 @@ def _over_budget(plan: Plan) -> str:
 def describe(phase: Phase) -> str:
     """A phase in words: ``"backward of stage 1"``."""
     return f"{'loss' if phase.kind == 'loss' else phase.kind} of stage {phase.stage}"
-
-
-def arena_estimate(slots: list[Slot], num_steps: int, alignment_bytes: int) -> Array:
-    """int64, one a step: bytes in slots, each rounded as the arena rounds it. The arena is at least the maximum."""
-    change = np.zeros(num_steps + 1, dtype=np.int64)
-    for slot in slots:
-        size_bytes = aligned(slot.size_bytes, alignment_bytes)
-        change[max(slot.first_step, 0)] += size_bytes
-        change[slot.last_step + 1] -= size_bytes
-    live: Array = np.cumsum(change[:-1])
-    return live

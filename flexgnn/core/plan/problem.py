@@ -16,7 +16,7 @@ from flexgnn.core.plan.cost import ASSUMED_RATES, Rates
 from flexgnn.core.plan.counting import PullCounts, count_pulls
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
 from flexgnn.core.plan.placement import StorageTier, place, stored_parts
-from flexgnn.core.plan.slots import Slot
+from flexgnn.core.plan.slots import SlotGroup
 from flexgnn.core.plan.topology import Direction, HaloCounts
 from flexgnn.core.plan.unroll import PhaseCost, Unroller, backward_stages, consumers, local_consumers
 from flexgnn.core.plan.whole_blocks import with_whole_blocks
@@ -56,13 +56,13 @@ class PlanningProblem:
         """Of every slot in the compute tier."""
         return max(ALIGNMENT_BYTES, *(tier.alignment_bytes for tier in self.storage_tiers))
 
-    def placed(self, workload: Workload, slots: Sequence[Slot]) -> dict[str, tuple[str, ...]]:
-        """A storage tier for all that ``slots`` leave on storage.
+    def placed(self, workload: Workload, groups: Sequence[SlotGroup]) -> dict[str, tuple[str, ...]]:
+        """A storage tier for all that the slots of ``groups`` leave on storage.
 
         Raises:
             BudgetError: if it does not fit.
         """
-        return place(workload, stored_parts(workload, slots), self.storage_tiers, self.wanted)
+        return place(workload, stored_parts(workload, groups), self.storage_tiers, self.wanted)
 
     @cached_property
     def choices(self) -> list[Blocks]:
@@ -147,6 +147,12 @@ class PlanningProblem:
         other.__dict__.update(_pulls=self._pulls, _halos=self._halos, _costs=self._costs)
         return other
 
+    def evaluating(self, program: Program) -> PlanningProblem:
+        """One pass of another program over the same graph, sharing what was counted."""
+        other = replace(self, program=program, training=False, evaluation=True)
+        other.__dict__.update(_halos=self._halos)
+        return other
+
     def _phase_cost(self, kind: PhaseKind, stage: int) -> PhaseCost:
         if (kind, stage) not in self._costs:
             segment = self.program.segments[stage]
@@ -188,6 +194,6 @@ class PlanningProblem:
 
     def _evaluate(self, segment: Segment, values: NamedTensors, context: RowContext, kind: PhaseKind) -> None:
         outputs = run_forward(segment, values, context)
-        if kind == "evaluate" and segment.stage == self.program.last_stage:
+        if kind == "evaluate" and segment.stage == self.program.last_stage and self.program.labelled:
             logits = outputs[self.program.logits]
             count_correct(logits, self._labels(logits), torch.full((len(logits),), 7, dtype=torch.uint8))

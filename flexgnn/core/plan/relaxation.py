@@ -111,7 +111,7 @@ def _busy_rows(sketch: Sketch, x: int, w: int, t: int, columns: int) -> tuple[sp
     gaps, (num_phases, num_channels) = sketch.gaps, sketch.busy.shape
     per_phase = num_channels if sketch.overlapped else 1
     limits = (sketch.busy if sketch.overlapped else sketch.busy.sum(axis=1)).reshape(-1) * 1e3
-    saved = np.concatenate([gaps.savings + np.array([x, 0, 0, 0]), gaps.writes + np.array([w, 0, 0, 0])])
+    saved = np.concatenate([gaps.savings + np.array([x, 0, 0, 0, 0]), gaps.writes + np.array([w, 0, 0, 0, 0])])
     phase, channel = saved[:, 1].astype(int), saved[:, 2].astype(int)
     row = phase * per_phase + (channel if sketch.overlapped else 0)
     totals = np.arange(num_phases * per_phase)

@@ -179,9 +179,11 @@ def _smallest(problem: PlanningProblem, choices: Sequence[Blocks], planner: str)
     shortage = next((error for infeasible, error in shortages if not infeasible), None)
     if shortage is not None:
         raise BudgetError(
-            f"{shortage} With these storage tiers the smallest budget of {problem.compute_tier} that works is {size}."
+            f"{shortage} With these storage tiers the smallest budget of {problem.compute_tier} that works is {size}.",
+            peak,
         )
     raise BudgetError(
         f"A budget of {problem.budget_bytes} bytes ({format_size(problem.budget_bytes)}) of {problem.compute_tier} "
-        f"is too small for this model and graph: the smallest that works is {size}."
+        f"is too small for this model and graph: the smallest that works is {size}.",
+        peak,
     )

@@ -11,13 +11,12 @@ Shape legend: S steps, K phases.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from flexgnn.core.plan.cost import Rates, step_seconds
-from flexgnn.core.plan.traffic import Traffic, Transfer
+from flexgnn.core.plan.traffic import Traffic
 from flexgnn.core.plan.workload import Workload
 from flexgnn.core.tier import Array
 
@@ -87,8 +86,8 @@ def _work(workload: Workload, traffic: Traffic, rates: Rates) -> Array:
     work = np.concatenate(
         [step_seconds(rates, workload, phase)[list(workload.visits(phase))] for phase in workload.phases]
     )
-    for move in traffic.transfers:
-        work[move.step] += traffic.cost(move, rates).handling_seconds
+    for moves in traffic.transfers:
+        np.add.at(work, moves.step, traffic.costs(moves, rates).handling)
     return work
 
 
@@ -96,22 +95,16 @@ def _jobs(traffic: Traffic, rates: Rates) -> tuple[dict[int, list[_Job]], dict[i
     """Loads by the step at whose start they are asked for, and writes by the step at whose end they are."""
     loads: dict[int, list[_Job]] = defaultdict(list)
     writes: dict[int, list[_Job]] = defaultdict(list)
-    for move in traffic.transfers:
-        for begin, job in _split(traffic, move, rates):
-            (loads if move.direction == "read" else writes)[begin].append(job)
+    for moves in traffic.transfers:
+        seconds = traffic.costs(moves, rates).seconds
+        ahead = np.minimum(_WINDOW / np.maximum(moves.parts, 1), 1.0)
+        columns = (moves.channel, moves.step, moves.begin, moves.end, seconds, ahead)
+        for channel, step, begin, end, total, share in zip(*(column.tolist() for column in columns), strict=True):
+            first = _Job(channel=channel, part=moves.part, seconds=share * total, due=step)
+            rest = _Job(channel=channel, part=moves.part, seconds=(1 - share) * total, due=step, beside=True)
+            if moves.direction == "read":
+                loads[begin].append(first)
+                loads[step].append(rest)
+            else:
+                writes[step] += [rest, replace(first, due=end)]
     return loads, writes
-
-
-def _split(traffic: Traffic, move: Transfer, rates: Rates) -> Iterator[tuple[int, _Job]]:
-    cost = traffic.cost(move, rates)
-    ahead = min(_WINDOW / move.parts, 1.0)
-    if move.direction == "read":
-        yield move.begin, _Job(channel=cost.channel, seconds=ahead * cost.seconds, part=move.part, due=move.step)
-        if ahead < 1:
-            rest = (1 - ahead) * cost.seconds
-            yield move.step, _Job(channel=cost.channel, seconds=rest, part=move.part, due=move.step, beside=True)
-    else:
-        if ahead < 1:
-            rest = (1 - ahead) * cost.seconds
-            yield move.step, _Job(channel=cost.channel, seconds=rest, part=move.part, due=move.step)
-        yield move.step, _Job(channel=cost.channel, seconds=ahead * cost.seconds, part=move.part, due=move.end)

@@ -10,43 +10,40 @@ Shape legend: G gaps, S steps, K phases, C channels (the processor first).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 
 import numba
 import numpy as np
 
 from flexgnn.core.errors import BudgetError
-from flexgnn.core.plan.decisions import Decisions
+from flexgnn.core.plan.decisions import BY_HALOS, Decisions
 from flexgnn.core.plan.packing import aligned
-from flexgnn.core.plan.plan import arena_estimate
 from flexgnn.core.plan.problem import PlanningProblem
-from flexgnn.core.plan.slots import SETUP_STEP, Slot, SlotBuilder
-from flexgnn.core.plan.traffic import PROCESSOR, Traffic, Transfer
+from flexgnn.core.plan.slots import SETUP_STEP, SlotBuilder, SlotGroup, live_bytes
+from flexgnn.core.plan.traffic import PROCESSOR, Traffic, Transfers
 from flexgnn.core.plan.workload import Source, Workload
 from flexgnn.core.tier import Array
-
-GapKey = tuple[str, int, int]
-"""As in :attr:`Decisions.kept`: field, block, and the step that ends the gap (-1: kept for the whole run)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gaps:
     """All gaps of a sketch."""
 
-    keys: list[GapKey]
+    fields: list[str]
+    """By number."""
+    keys: Array
+    """int64 [G, 3]: number of the field, block, and the step that ends the gap (-1: it is the whole run)."""
     sizes: Array
     """int64 [G], bytes as the arena rounds them."""
     spans: Array
-    """int64 [I, 3]: gap, first step, step after the last. A gap is one or more spans of steps."""
+    """int64 [I, 3]: gap, first step, step after the last. A gap is one or more spans of steps, in order of gaps."""
     savings: Array
-    """float64 [R, 4]: gap, phase, channel, seconds saved by filling it."""
+    """float64 [R, 5]: gap, phase, channel, and seconds and bytes saved by filling it."""
     tensors: Array
     """int64 [G]: gaps of one tensor have the same number."""
     writes: Array
-    """float64 [W, 4]: tensor, phase, channel, seconds saved when all gaps of the tensor are filled."""
+    """float64 [W, 5]: tensor, phase, channel, and seconds and bytes saved when all gaps of the tensor are filled."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -88,22 +85,33 @@ class Sketch:
     def __init__(self, problem: PlanningProblem, workload: Workload, decisions: Decisions) -> None:
         """``decisions`` keep nothing, and place nothing yet."""
         self.problem, self.workload, self._decisions = problem, workload, decisions
-        slots = SlotBuilder(workload, decisions).build()
+        groups = SlotBuilder(workload, decisions).build()
         workspace = max(phase.workspace_bytes for phase in workload.phases)
-        live = arena_estimate(slots, len(workload.steps), problem.alignment_bytes)
+        live = live_bytes(groups, len(workload.steps), problem.alignment_bytes)[1:]
         self.room: Array = problem.budget_bytes - workspace - live
         """int64 [S]: bytes that gaps may fill at each step; negative where the sketch needs more than there is."""
-        placed = replace(decisions, placed=self._base_placement(slots))
-        traffic = Traffic(workload, slots, problem.storage_tiers, placed)
+        placed = replace(decisions, placed=self._base_placement(groups))
+        traffic = Traffic(workload, groups, problem.storage_tiers, placed)
         self.busy = traffic.busy_seconds(problem.rates)
         """float64 [K, C]: busy seconds with no gap filled."""
         self.channels = traffic.channels
-        self.gaps = _find_gaps(problem, workload, decisions, slots, traffic)
+        self.gaps = self._find_gaps(groups, traffic)
 
-    def _base_placement(self, slots: list[Slot]) -> dict[str, tuple[str, ...]]:
+    def _find_gaps(self, groups: list[SlotGroup], traffic: Traffic) -> Gaps:
+        finder = _GapFinder(self.problem, self.workload, traffic)
+        whole = {name for name, access in self._decisions.access.items() if access not in BY_HALOS}
+        for group in groups:
+            if group.role == "own" and group.field not in whole:
+                made = self.workload.fields[group.field].source is Source.STEP
+                (finder.add_made if made else finder.add_constant)(group)
+        return finder.gaps()
+
+    def _base_placement(self, groups: list[SlotGroup]) -> dict[str, tuple[str, ...]]:
         """Where parts are while nothing is kept. With too little room for that, some gap will have to be filled."""
+        if len(self.problem.storage_tiers) == 1:
+            return {}
         try:
-            return self.problem.placed(self.workload, slots)
+            return self.problem.placed(self.workload, groups)
         except BudgetError:
             return {}
 
@@ -166,10 +174,11 @@ class Sketch:
         Raises:
             BudgetError: if the storage tiers have too little room.
         """
-        chosen = frozenset(key for key, keep in zip(self.gaps.keys, kept.tolist(), strict=True) if keep)
+        names = self.gaps.fields
+        chosen = frozenset((names[f], block, step) for f, block, step in self.gaps.keys[kept].tolist())
         decisions = replace(self._decisions, kept=chosen)
-        slots = SlotBuilder(self.workload, decisions).build()
-        return replace(decisions, placed=self.problem.placed(self.workload, slots))
+        groups = SlotBuilder(self.workload, decisions).build()
+        return replace(decisions, placed=self.problem.placed(self.workload, groups))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -187,70 +196,92 @@ def _fill(order: Array, first: Array, spans: Array, sizes: Array, room: Array, k
                     room[s] -= sizes[g]
 
 
-def _find_gaps(
-    problem: PlanningProblem, workload: Workload, decisions: Decisions, slots: list[Slot], traffic: Traffic
-) -> Gaps:
-    keys: list[GapKey] = []
-    spans: list[tuple[int, int, int]] = []
-    savings: list[tuple[int, int, int, float]] = []
-    writes: list[tuple[int, int, int, float]] = []
-    sizes: list[int] = []
-    tensors: list[int] = []
-    for tensor, stays in enumerate(_stays(workload, decisions, slots)):
-        name, block, source = stays[0].field, stays[0].block, workload.fields[stays[0].field].source
-        size = aligned(stays[0].size_bytes, problem.alignment_bytes)
-        if source is Source.STEP:
-            found = [
-                (
-                    (name, block, after.first_step + decisions.lookahead),
-                    [(before.last_step + 1, after.first_step)],
-                    [after],
-                )
-                for before, after in pairwise(stays)
-            ]
-        else:
-            found = [((name, block, SETUP_STEP), list(_outside(stays, len(workload.steps))), stays)]
-        for key, absent, loaded in found:
-            gap = len(keys)
-            keys.append(key)
-            sizes.append(size)
-            tensors.append(tensor)
-            spans += [(gap, first, stop) for first, stop in absent if stop > first]
-            for stay in loaded:
-                savings += [(gap, *cost) for move in traffic.reads(stay) for cost in _costs(traffic, problem, move)]
-        if not (name in workload.published and workload.published[name].whole_blocks):
-            writes += [(tensor, *cost) for move in traffic.writes(stays[0]) for cost in _costs(traffic, problem, move)]
-    return Gaps(
-        keys=keys,
-        sizes=np.array(sizes, dtype=np.int64),
-        spans=np.array(spans, dtype=np.int64).reshape(-1, 3),
-        savings=np.array(savings, dtype=np.float64).reshape(-1, 4),
-        tensors=np.array(tensors, dtype=np.int64),
-        writes=np.array(writes, dtype=np.float64).reshape(-1, 4),
-    )
+class _GapFinder:
+    """Collects the gaps of one sketch."""
+
+    def __init__(self, problem: PlanningProblem, workload: Workload, traffic: Traffic) -> None:
+        self._problem, self._workload, self._traffic = problem, workload, traffic
+        self._fields: list[str] = []
+        self._num_gaps = self._num_tensors = 0
+        self._columns: dict[str, list[Array]] = {
+            "keys": [np.empty((0, 3), dtype=np.int64)],
+            "sizes": [np.empty(0, dtype=np.int64)],
+            "spans": [np.empty((0, 3), dtype=np.int64)],
+            "savings": [np.empty((0, 5))],
+            "tensors": [np.empty(0, dtype=np.int64)],
+            "writes": [np.empty((0, 5))],
+        }
+
+    def gaps(self) -> Gaps:
+        """All that were added."""
+        spans = np.concatenate(self._columns.pop("spans"))
+        found = {name: np.concatenate(parts) for name, parts in self._columns.items()}
+        return Gaps(fields=self._fields, spans=spans[np.argsort(spans[:, 0], kind="stable")], **found)
+
+    def add_made(self, group: SlotGroup) -> None:
+        """The gaps between the stays of a tensor that a step makes."""
+        order = np.lexsort((group.first_step, group.block))
+        pairs = np.flatnonzero(np.diff(group.block[order]) == 0)
+        before, after = order[pairs], order[pairs + 1]
+        gaps = self._begin(group, after, self._traffic.needed_at(group)[after])
+        self._add_spans(gaps, group.last_step[before] + 1, group.first_step[after])
+        self._add_savings(group, _numbered(after, gaps, len(group)))
+        blocks, tensors = np.unique(group.block[after], return_inverse=True)
+        self._add("tensors", self._num_tensors + tensors)
+        pull = self._workload.published.get(group.field)
+        if pull is None or not pull.whole_blocks:
+            numbers = np.arange(len(blocks)) + self._num_tensors
+            tensor_of_block = _numbered(blocks, numbers, self._workload.blocks.count)
+            for moves in self._traffic.writes(group):
+                self._add_costs("writes", moves, tensor_of_block[group.block[moves.slot]])
+        self._num_tensors += len(blocks)
+
+    def add_constant(self, group: SlotGroup) -> None:
+        """The gap of a tensor that is loaded for each use: the run but for its stays."""
+        order = np.lexsort((group.first_step, group.block))
+        block, first, after = group.block[order], group.first_step[order], group.last_step[order] + 1
+        begins = np.flatnonzero(np.diff(block, prepend=-1))
+        ends = np.append(begins[1:], len(block)) - 1
+        gaps = self._begin(group, order[begins], np.full(len(begins), SETUP_STEP))
+        owner = np.repeat(gaps, ends - begins + 1)
+        previous = np.where(np.diff(block, prepend=-1) != 0, 0, np.roll(after, 1))
+        self._add_spans(owner, previous, first)
+        self._add_spans(gaps, after[ends], np.full(len(gaps), len(self._workload.steps)))
+        self._add_savings(group, _numbered(order, owner, len(group)))
+        self._add("tensors", self._num_tensors + np.arange(len(gaps)))
+        self._num_tensors += len(gaps)
+
+    def _begin(self, group: SlotGroup, slots: Array, steps: Array) -> Array:
+        """Number new gaps, that end with ``slots``."""
+        numbers = np.arange(self._num_gaps, self._num_gaps + len(slots))
+        self._num_gaps += len(slots)
+        self._add("keys", np.stack([np.full(len(slots), len(self._fields)), group.block[slots], steps], axis=1))
+        self._fields.append(group.field)
+        self._add("sizes", aligned(group.size_bytes[slots], self._problem.alignment_bytes))
+        return numbers
+
+    def _add_spans(self, gaps: Array, first: Array, stop: Array) -> None:
+        spans = np.stack([gaps, first, stop], axis=1)
+        self._add("spans", spans[stop > first])
+
+    def _add_savings(self, group: SlotGroup, gap_of_slot: Array) -> None:
+        for moves in self._traffic.reads(group):
+            self._add_costs("savings", moves, gap_of_slot[moves.slot])
+
+    def _add_costs(self, column: str, moves: Transfers, owners: Array) -> None:
+        """What ``moves`` keep busy of their channels and of the processor, for those with an owner (-1: none)."""
+        costs, chosen = self._traffic.costs(moves, self._problem.rates), owners >= 0
+        of_channel = [owners, costs.phase, costs.channel, costs.seconds, moves.size_bytes]
+        of_processor = [owners, costs.phase, np.full(len(owners), PROCESSOR), costs.handling, np.zeros(len(owners))]
+        for rows in (of_channel, of_processor):
+            self._add(column, np.stack(rows, axis=1)[chosen])
+
+    def _add(self, column: str, rows: Array) -> None:
+        self._columns[column].append(rows)
 
 
-def _stays(workload: Workload, decisions: Decisions, slots: list[Slot]) -> Iterator[list[Slot]]:
-    """For every tensor with gaps, its stays in order."""
-    whole = {name for name, access in decisions.access.items() if access in ("resident", "held")}
-    found: dict[tuple[str, int], list[Slot]] = {}
-    for slot in slots:
-        if slot.role == "own" and slot.field not in whole:
-            found.setdefault((slot.field, slot.block), []).append(slot)
-    for (name, _), stays in found.items():
-        if len(stays) > 1 or workload.fields[name].source is not Source.STEP:
-            yield sorted(stays, key=lambda slot: slot.first_step)
-
-
-def _outside(stays: list[Slot], num_steps: int) -> Iterator[tuple[int, int]]:
-    """The spans of steps outside ``stays``."""
-    ends = [0, *(stay.last_step + 1 for stay in stays)]
-    begins = [*(stay.first_step for stay in stays), num_steps]
-    yield from zip(ends, begins, strict=True)
-
-
-def _costs(traffic: Traffic, problem: PlanningProblem, move: Transfer) -> Iterator[tuple[int, int, float]]:
-    """(phase, channel, seconds) that ``move`` keeps busy: its channel, and the processor."""
-    cost = traffic.cost(move, problem.rates)
-    yield cost.phase, cost.channel, cost.seconds
-    yield cost.phase, PROCESSOR, cost.handling_seconds
+def _numbered(places: Array, numbers: Array, length: int) -> Array:
+    """int64 [length]: ``numbers`` at ``places``, -1 elsewhere."""
+    found = np.full(length, -1, dtype=np.int64)
+    found[places] = numbers
+    return found

@@ -1,18 +1,22 @@
 """From decisions to slots: which stretch of steps each tensor spends in the compute tier.
 
 A step's own tensors are there during the step. With a lookahead of d, a load begins d steps before its use,
-and a write ends at most d steps after the step that made the tensor.
+and a write ends at most d steps after the step that made the tensor. Slots come in groups, a role of a field each, as
+arrays: planners derive them again and again.
+
+Shape legend: P blocks, n slots of a group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from flexgnn.core.plan.decisions import BY_HALOS, Decisions
+from flexgnn.core.plan.packing import aligned
 from flexgnn.core.plan.workload import Phase, Pull, Source, Workload
 from flexgnn.core.tier import Array
 
@@ -31,7 +35,7 @@ class Slot:
     """``own``: a field at a block's rows; ``whole``: at all rows; ``hubs``: a packed field at the hubs of all blocks;
     ``halo``: the rows a block needs of others; ``pack``: the rows others need of a block. Large halos and packs pass
     through a window of two parts. A halo in several passes comes with a ``cursor``, and in backward with ``partial``
-    sums."""
+    sums, as has every pull without fusion."""
     field: str
     block: int
     """-1 for ``whole`` and ``hubs``."""
@@ -44,189 +48,256 @@ class Slot:
     """Written to the slower tier when the step that fills it ends."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SlotGroup:
+    """Slots of one role of one field, those of a block in order of their steps. Arrays are as in :class:`Slot` [n]."""
+
+    role: Role
+    field: str
+    block: Array
+    size_bytes: Array
+    first_step: Array
+    last_step: Array
+    loaded: Array
+    spilled: Array
+
+    def __len__(self) -> int:
+        return len(self.block)
+
+    def slots(self) -> Iterator[Slot]:
+        """The same, one by one."""
+        columns = (self.block, self.size_bytes, self.first_step, self.last_step, self.loaded, self.spilled)
+        for block, size, first, last, loaded, spilled in zip(*(column.tolist() for column in columns), strict=True):
+            yield Slot(
+                role=self.role,
+                field=self.field,
+                block=block,
+                size_bytes=size,
+                first_step=first,
+                last_step=last,
+                loaded=loaded,
+                spilled=spilled,
+            )
+
+
+def _group(
+    role: Role,
+    name: str,
+    block: Array,
+    size_bytes: Array,
+    stay: tuple[Array, Array],
+    *,
+    loaded: Array | bool = False,
+    spilled: Array | bool = False,
+) -> SlotGroup:
+    return SlotGroup(
+        role=role,
+        field=name,
+        block=block,
+        size_bytes=size_bytes,
+        first_step=stay[0],
+        last_step=stay[1],
+        loaded=np.broadcast_to(loaded, block.shape),
+        spilled=np.broadcast_to(spilled, block.shape),
+    )
+
+
 class SlotBuilder:
     """Derives the slots of one workload under one set of decisions."""
 
     def __init__(self, workload: Workload, decisions: Decisions) -> None:
         self._workload, self._decisions = workload, decisions
         self._ahead = decisions.lookahead
-        self._count = workload.blocks.count
+        self._blocks = np.arange(workload.blocks.count)
         self._last = len(workload.steps) - 1
+        self._kept = _by_field(workload, decisions)
         self.packed = frozenset(n for n in workload.published if decisions.access[n] in BY_HALOS)
         """Published fields that blocks reach by halos."""
 
-    def build(self) -> list[Slot]:
-        """All slots, in no particular order."""
+    def build(self) -> list[SlotGroup]:
+        """All slots, in no particular order of groups."""
         workload = self._workload
         reads = workload.own_reads(self.packed)
         producers = workload.producers()
-        slots: list[Slot] = []
+        groups: list[SlotGroup] = []
         for name, field in workload.fields.items():
             if field.source is Source.STEP and name in producers:
-                slots += self._step_field(name, producers[name], reads.get(name, []))
+                groups += self._step_field(name, producers[name], reads.get(name, []))
             elif name in reads or name in workload.published:
-                slots += self._constant(name, reads.get(name, []))
+                groups.append(self._constant(name, reads.get(name, [])))
             if name in self.packed and workload.hub_bytes(name):
-                slots.append(self._hubs(name, producers.get(name)))
+                groups.append(self._hubs(name, producers.get(name)))
         for phase in workload.phases:
-            slots += self._exchanges(phase)
-        return slots
-
-    def _steps(self, phases: list[Phase], block: int) -> list[int]:
-        return [self._workload.step_index(phase, block) for phase in phases]
+            groups += self._exchanges(phase)
+        return [group for group in groups if len(group)]
 
     def _pullers(self, name: str) -> list[Phase]:
         return [p for p in self._workload.phases if any(pull.field == name for pull in p.pulls)]
 
-    def _step_field(self, name: str, producer: Phase, readers: list[Phase]) -> Iterator[Slot]:
-        access = self._decisions.access.get(name)
+    def _single(self, role: Role, name: str, size_bytes: int, stay: tuple[int, int], **more: bool) -> SlotGroup:
+        """The one slot of a field at all blocks."""
+        begin, end = np.array([stay[0]]), np.array([stay[1]])
+        return _group(role, name, np.array([-1]), np.array([size_bytes]), (begin, end), **more)
+
+    # Fields that steps make
+
+    def _step_field(self, name: str, producer: Phase, readers: list[Phase]) -> Iterator[SlotGroup]:
+        workload, access = self._workload, self._decisions.access.get(name)
         if access is None or access in BY_HALOS:
-            for block in range(self._count):
-                yield from self._own(name, block, self._workload.step_index(producer, block), readers)
+            yield self._own(name, producer, readers)
             return
         last_phase = max([*self._pullers(name), *(readers if access == "held" else [])], key=lambda p: p.index)
         later = [p for p in readers if p.index > last_phase.index]
-        field = self._workload.fields[name]
-        last_step = self._workload.last_step(last_phase)
-        yield Slot(
-            role="whole",
-            field=name,
-            block=-1,
-            size_bytes=field.total_bytes,
-            first_step=self._workload.first_step(producer),
-            last_step=last_step,
-            spilled=bool(later),
-        )
-        for block in range(self._count):
-            yield from self._loads(name, block, last_step, self._steps(later, block))
+        last_step = workload.last_step(last_phase)
+        stay = workload.first_step(producer), last_step
+        yield self._single("whole", name, workload.fields[name].total_bytes, stay, spilled=bool(later))
+        yield self._loads(name, last_step, later, self._blocks >= 0)
 
-    def _hubs(self, name: str, producer: Phase | None) -> Slot:
-        """The hubs of a packed field: until it was last pulled, or for the whole run if no step makes it."""
-        last_phase = max(self._pullers(name), key=lambda phase: phase.index)
-        return Slot(
-            role="hubs",
-            field=name,
-            block=-1,
-            size_bytes=self._workload.hub_bytes(name),
-            first_step=SETUP_STEP if producer is None else self._workload.first_step(producer),
-            last_step=self._last if producer is None else self._workload.last_step(last_phase),
-            loaded=producer is None,
-        )
-
-    def _own(self, name: str, block: int, made: int, readers: list[Phase]) -> Iterator[Slot]:
+    def _own(self, name: str, producer: Phase, readers: list[Phase]) -> SlotGroup:
         """The stays of a tensor that a step makes: kept across some gaps, written out and loaded across others.
 
         What other blocks read whole is always written out.
         """
-        by_blocks = name in self._workload.published and self._workload.published[name].whole_blocks
-        uses = self._steps(readers, block)
-        kept = [(name, block, step) in self._decisions.kept for step in uses]
-        end = made if all(kept) and not by_blocks else min(made + self._ahead, self._last)
-        size = self._workload.fields[name].size_bytes(block)
-        stays: list[tuple[int, int]] = [(made, end)]
+        workload, ahead = self._workload, self._ahead
+        by_blocks = name in workload.published and workload.published[name].whole_blocks
+        made, uses = workload.steps_of(producer), [workload.steps_of(phase) for phase in readers]
+        kept = [self._kept_until(name, phase) for phase in readers]
+        all_kept = np.logical_and.reduce(kept) if kept else np.bool_(True)
+        begin, stays = made, _Stays(len(self._blocks))
+        end = np.where(all_kept & (not by_blocks), made, np.minimum(made + ahead, self._last))
         for step, keep in zip(uses, kept, strict=True):
-            begin, end = stays[-1]
-            if keep or step - self._ahead <= end:
-                stays[-1] = (begin, max(end, step))
-            else:
-                stays.append((step - self._ahead, step))
-        for index, (begin, end) in enumerate(stays):
-            yield Slot(
-                role="own",
-                field=name,
-                block=block,
-                size_bytes=size,
-                first_step=begin,
-                last_step=end,
-                loaded=index > 0,
-                spilled=index == 0 and (by_blocks or len(stays) > 1),
-            )
+            anew = ~(keep | (step - ahead <= end))
+            stays.add(anew, begin, end)
+            begin, end = np.where(anew, step - ahead, begin), np.where(anew, step, np.maximum(end, step))
+        stays.add(self._blocks >= 0, begin, end)
+        return stays.made(name, workload.fields[name].sizes, always_spilled=by_blocks)
 
-    def _loads(self, name: str, block: int, after: int, uses: list[int]) -> Iterator[Slot]:
-        """Stays of a tensor that is loaded for each use, or for several that are close together."""
-        size = self._workload.fields[name].size_bytes(block)
-        stays: list[tuple[int, int]] = []
-        for step in uses:
-            begin = max(step - self._ahead, after + 1)
-            if stays and begin <= stays[-1][1] + 1:
-                stays[-1] = (stays[-1][0], step)
-            else:
-                stays.append((begin, step))
-        for begin, end in stays:
-            yield Slot(
-                role="own", field=name, block=block, size_bytes=size, first_step=begin, last_step=end, loaded=True
-            )
+    def _kept_until(self, name: str, phase: Phase) -> Array:
+        """Bool [P]: whether the tensor stays until ``phase`` reads it."""
+        return self._kept.get((name, phase.index), np.zeros(len(self._blocks), dtype=np.bool_))
 
-    def _constant(self, name: str, readers: list[Phase]) -> Iterator[Slot]:
-        field = self._workload.fields[name]
-        if name in self._workload.published and name not in self.packed:
-            yield Slot(
-                role="whole",
-                field=name,
-                block=-1,
-                size_bytes=field.total_bytes,
-                first_step=SETUP_STEP,
-                last_step=self._last,
-                loaded=True,
-            )
-            return
-        for block in range(self._count):
-            if (name, block, SETUP_STEP) in self._decisions.kept:
-                yield Slot(
-                    role="own",
-                    field=name,
-                    block=block,
-                    size_bytes=field.size_bytes(block),
-                    first_step=SETUP_STEP,
-                    last_step=self._last,
-                    loaded=True,
-                )
-            else:
-                yield from self._loads(name, block, SETUP_STEP, self._steps(readers, block))
+    def _hubs(self, name: str, producer: Phase | None) -> SlotGroup:
+        """The hubs of a packed field: until it was last pulled, or for the whole run if no step makes it."""
+        workload, size = self._workload, self._workload.hub_bytes(name)
+        if producer is None:
+            return self._single("hubs", name, size, (SETUP_STEP, self._last), loaded=True)
+        last_phase = max(self._pullers(name), key=lambda phase: phase.index)
+        return self._single("hubs", name, size, (workload.first_step(producer), workload.last_step(last_phase)))
 
-    def _exchanges(self, phase: Phase) -> Iterator[Slot]:
+    # Fields of the store and the setup
+
+    def _constant(self, name: str, readers: list[Phase]) -> SlotGroup:
+        workload, field = self._workload, self._workload.fields[name]
+        if name in workload.published and name not in self.packed:
+            return self._single("whole", name, field.total_bytes, (SETUP_STEP, self._last), loaded=True)
+        kept = self._kept.get((name, SETUP_STEP), np.zeros(len(self._blocks), dtype=np.bool_))
+        stays = self._load_stays(SETUP_STEP, readers, ~kept)
+        stays.add(kept, np.full_like(self._blocks, SETUP_STEP), np.full_like(self._blocks, self._last))
+        return stays.loaded(name, field.sizes)
+
+    def _loads(self, name: str, after: int, readers: list[Phase], chosen: Array) -> SlotGroup:
+        return self._load_stays(after, readers, chosen).loaded(name, self._workload.fields[name].sizes)
+
+    def _load_stays(self, after: int, readers: list[Phase], chosen: Array) -> _Stays:
+        """Stays of tensors, at the blocks ``chosen``, that are loaded for each use, or for several close together."""
+        stays = _Stays(len(self._blocks))
+        begin = end = np.full_like(self._blocks, after - 2)
+        opened = False
+        for phase in readers:
+            step = self._workload.steps_of(phase)
+            load = np.maximum(step - self._ahead, after + 1)
+            anew = load > end + 1
+            if opened:
+                stays.add(anew & chosen, begin, end)
+                begin = np.where(anew, load, begin)
+            else:
+                begin, opened = load, True
+            end = step
+        if opened:
+            stays.add(chosen, begin, end)
+        return stays
+
+    # What blocks exchange
+
+    def _exchanges(self, phase: Phase) -> Iterator[SlotGroup]:
         """Halos that a phase pulls from, and packs that it writes."""
-        for block in range(self._count):
-            step = self._workload.step_index(phase, block)
-            for pull in phase.pulled.values():
-                if pull.field in self.packed:
-                    yield from self._halo(phase, pull, block, step)
-            for name in phase.writes:
-                if name in self.packed and not self._workload.published[name].whole_blocks:
-                    yield Slot(
-                        role="pack",
-                        field=name,
-                        block=block,
-                        size_bytes=self._workload.window_bytes(name, self._workload.pack_bytes(name, block)),
-                        first_step=step,
-                        last_step=min(step + self._ahead, self._last),
-                        spilled=True,
-                    )
+        workload = self._workload
+        steps = workload.steps_of(phase)
+        for pull in phase.pulled.values():
+            if pull.field in self.packed:
+                yield from self._halo(phase, pull, steps)
+            elif not workload.program.fused:
+                yield from self._partial(phase, pull, steps, self._blocks)
+        for name in phase.writes:
+            if name in self.packed and not workload.published[name].whole_blocks:
+                stay = steps, np.minimum(steps + self._ahead, self._last)
+                size = workload.window_bytes(name, workload.pack_sizes(name))
+                yield _group("pack", name, self._blocks, size, stay, spilled=True)
 
-    def _halo(self, phase: Phase, pull: Pull, block: int, step: int) -> Iterator[Slot]:
-        workload, rows = self._workload, self._workload.blocks.rows(block)
-        yield Slot(
-            role="halo",
-            field=pull.field,
-            block=block,
-            size_bytes=workload.window_bytes(pull.field, workload.halo_bytes(pull, block)),
-            first_step=max(step - self._ahead, 0),
-            last_step=step,
-            loaded=True,
-        )
-        if len(workload.halo_passes(pull, block)) > 1:
-            sizes: dict[Role, int] = {"cursor": rows * CURSOR_BYTES}
-            if phase.kind == "backward":
-                sizes["partial"] = rows * pull.width * np.dtype(workload.fields[pull.field].dtype).itemsize
-            for role, size in sizes.items():
-                yield Slot(role=role, field=pull.field, block=block, size_bytes=size, first_step=step, last_step=step)
+    def _halo(self, phase: Phase, pull: Pull, steps: Array) -> Iterator[SlotGroup]:
+        workload, name = self._workload, pull.field
+        size = workload.window_bytes(name, workload.halo_sizes(pull))
+        yield _group("halo", name, self._blocks, size, (np.maximum(steps - self._ahead, 0), steps), loaded=True)
+        several = np.flatnonzero(workload.halo_pass_counts(pull) > 1)
+        cursors = workload.blocks.row_counts[several] * CURSOR_BYTES
+        yield _group("cursor", name, several, cursors, (steps[several], steps[several]))
+        yield from self._partial(phase, pull, steps, several if workload.program.fused else self._blocks)
+
+    def _partial(self, phase: Phase, pull: Pull, steps: Array, blocks: Array) -> Iterator[SlotGroup]:
+        """Room for the sums of ``blocks`` in backward, where they are not a field of their own."""
+        if phase.kind == "backward":
+            item_bytes = np.dtype(self._workload.fields[pull.field].dtype).itemsize
+            size = self._workload.blocks.row_counts[blocks] * pull.width * item_bytes
+            yield _group("partial", pull.field, blocks, size, (steps[blocks], steps[blocks]))
 
 
-def live_bytes(slots: list[Slot], num_steps: int) -> Array:
-    """int64, 1 + ``num_steps``: bytes in slots during the setup, then during each step."""
+class _Stays:
+    """Stays of one field, collected use by use."""
+
+    def __init__(self, num_blocks: int) -> None:
+        self._num_blocks = num_blocks
+        empty = np.empty(0, dtype=np.int64)
+        self._parts: list[tuple[Array, Array, Array]] = [(empty, empty, empty)]
+
+    def add(self, chosen: Array, begin: Array, end: Array) -> None:
+        """One stay more at each of the blocks ``chosen`` (bool [P])."""
+        blocks = np.flatnonzero(chosen)
+        self._parts.append((blocks, begin[blocks], end[blocks]))
+
+    def loaded(self, name: str, sizes: Array) -> SlotGroup:
+        """Stays that all begin with a load; ``sizes``: int64 [P]."""
+        block, begin, end = self._columns()
+        return _group("own", name, block, sizes[block], (begin, end), loaded=True)
+
+    def made(self, name: str, sizes: Array, *, always_spilled: bool) -> SlotGroup:
+        """Stays the first of which a step begins: it is written out if others follow."""
+        block, begin, end = self._columns()
+        first = np.zeros(len(block), dtype=np.bool_)
+        first[np.unique(block, return_index=True)[1]] = True
+        several = np.bincount(block, minlength=self._num_blocks)[block] > 1
+        spilled = first & (several | always_spilled)
+        return _group("own", name, block, sizes[block], (begin, end), loaded=~first, spilled=spilled)
+
+    def _columns(self) -> tuple[Array, Array, Array]:
+        block, begin, end = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        return block, begin, end
+
+
+def _by_field(workload: Workload, decisions: Decisions) -> dict[tuple[str, int], Array]:
+    """What is kept, as bool [P], by field and index of the phase that reads it (-1: for the whole run)."""
+    count, kept = workload.blocks.count, dict[tuple[str, int], Array]()
+    for name, block, step in decisions.kept:
+        # Floor division takes SETUP_STEP to -1.
+        kept.setdefault((name, step // count), np.zeros(count, dtype=np.bool_))[block] = True
+    return kept
+
+
+def live_bytes(groups: Iterable[SlotGroup], num_steps: int, alignment_bytes: int | None = None) -> Array:
+    """int64, 1 + ``num_steps``: bytes in slots during the setup, then during each step; rounded as the arena does."""
     change = np.zeros(num_steps + 2, dtype=np.int64)
-    for slot in slots:
-        change[slot.first_step + 1] += slot.size_bytes
-        change[slot.last_step + 2] -= slot.size_bytes
+    for group in groups:
+        size_bytes = group.size_bytes if alignment_bytes is None else aligned(group.size_bytes, alignment_bytes)
+        np.add.at(change, group.first_step + 1, size_bytes)
+        np.subtract.at(change, group.last_step + 2, size_bytes)
     live: Array = np.cumsum(change[:-1])
     return live

@@ -46,6 +46,10 @@ class HaloCounts:
         """Planners ask for the same groups again and again."""
         return {}
 
+    @cached_property
+    def _part_counts(self) -> dict[tuple[str, int], Array]:
+        return {}
+
     def halo_rows(self, block: int) -> int:
         """Rows that ``block`` needs from all others."""
         return self._halo_rows[block]
@@ -74,6 +78,15 @@ class HaloCounts:
         if key not in self._groups:
             self._groups[key] = _grouped(rows, most_rows)
         return self._groups[key]
+
+    def part_counts(self, kind: Literal["halo", "pack"], most_rows: int) -> Array:
+        """int64, one a block: passes of its halo, or groups of its receivers."""
+        key = (kind, most_rows)
+        if key not in self._part_counts:
+            rows = self.needed if kind == "halo" else self.needed.T
+            parts = [len(self._grouped(kind, block, of_block, most_rows)) for block, of_block in enumerate(rows)]
+            self._part_counts[key] = np.array(parts, dtype=np.int64)
+        return self._part_counts[key]
 
     def pack_rows(self, owner: int, receivers: range) -> int:
         """Rows that ``owner`` sends to ``receivers``."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from flexgnn.core.plan.cost import PhaseSeconds, Rates, TierRates, compute_seconds, read_seconds, write_seconds
+from flexgnn.core.plan.cost import PhaseSeconds, Rates, compute_seconds
 from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.placement import StorageTier, pack_part
-from flexgnn.core.plan.slots import SETUP_STEP, Slot
+from flexgnn.core.plan.slots import SETUP_STEP, SlotGroup
 from flexgnn.core.plan.workload import Source, Workload
 from flexgnn.core.tier import Array
 
@@ -30,43 +29,46 @@ PROCESSOR = 0
 """The first of :attr:`Traffic.channels`: computation, and the handling of transfers."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Transfer:
-    """Bytes that cross between the compute tier and a storage tier, on behalf of one step."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Transfers:
+    """Transfers between the compute tier and storage tiers, on behalf of the slots of one group, as arrays [n]."""
 
-    tier: str
-    direction: Direction
-    step: int
-    """The step that needs what is read, or made what is written."""
-    begin: int
-    """The step at whose start it is asked for."""
-    end: int
-    """The step by whose end it has to have happened."""
     part: str
-    """What it is of, as in ``placement.py``."""
-    size_bytes: int
-    calls: int
-    parts: int = 1
-    """Passes of a halo or groups of a pack: of more than two, two at a time have room in the compute tier."""
+    """What they are of, as in ``placement.py``."""
+    direction: Direction
+    slot: Array
+    """int64: index into the group."""
+    channel: Array
+    """int64: index into :attr:`Traffic.channels`."""
+    step: Array
+    """int64: the step that needs what is read, or made what is written."""
+    begin: Array
+    """int64: the step at whose start it is asked for."""
+    end: Array
+    """int64: the step by whose end it has to have happened."""
+    size_bytes: Array
+    calls: Array
+    parts: Array
+    """int64: passes of a halo or groups of a pack: of more than two, two at a time have room in the compute tier."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TransferCost:
-    """What a transfer keeps busy."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Costs:
+    """What transfers keep busy, as arrays [n]."""
 
-    phase: int
-    channel: int
-    """Index into :attr:`Traffic.channels`."""
-    seconds: float
-    handling_seconds: float
-    """Of the processor."""
+    phase: Array
+    channel: Array
+    seconds: Array
+    """float64: of the channel."""
+    handling: Array
+    """float64: seconds of the processor."""
 
 
 class Traffic:
     """The transfers of an epoch. What the setup loads and writes is not among them."""
 
     def __init__(
-        self, workload: Workload, slots: Sequence[Slot], tiers: Sequence[StorageTier], decisions: Decisions
+        self, workload: Workload, groups: Sequence[SlotGroup], tiers: Sequence[StorageTier], decisions: Decisions
     ) -> None:
         self._workload, self._tiers = workload, tiers
         self._placed, self._lookahead = decisions.placed, decisions.lookahead
@@ -74,34 +76,39 @@ class Traffic:
         moving = [channel(tier.name, direction) for tier in tiers for direction in ("read", "write")]
         self.channels = ["processor", channel(STORE, "read"), *moving]
         self._column = {name: index for index, name in enumerate(self.channels)}
-        self.transfers = [move for slot in slots for move in (*self.reads(slot), *self.writes(slot))]
+        self.transfers = [moves for group in groups for moves in (*self.reads(group), *self.writes(group))]
 
     def bytes_by_channel(self) -> dict[str, int]:
         """Bytes that an epoch moves."""
-        moved = dict.fromkeys(self.channels[1:], 0)
-        for move in self.transfers:
-            moved[channel(move.tier, move.direction)] += move.size_bytes
-        return moved
+        moved = np.zeros(len(self.channels), dtype=np.int64)
+        for moves in self.transfers:
+            np.add.at(moved, moves.channel, moves.size_bytes)
+        return dict(zip(self.channels[1:], moved[1:].tolist(), strict=True))
 
-    def cost(self, move: Transfer, rates: Rates) -> TransferCost:
-        """What ``move`` keeps busy, and for how long."""
-        own = rates.store if move.tier == STORE else self._rates[move.tier]
-        seconds = read_seconds if move.direction == "read" else write_seconds
-        return TransferCost(
-            phase=move.step // self._workload.blocks.count,
-            channel=self._column[channel(move.tier, move.direction)],
-            seconds=seconds(own, move.size_bytes, move.calls),
-            handling_seconds=move.size_bytes * own.cpu_seconds_per_byte,
+    def costs(self, moves: Transfers, rates: Rates) -> Costs:
+        """What ``moves`` keep busy, and for how long."""
+        # As channels are, the processor excepted: the store is read alone, other tiers are read and written.
+        own = [rates.store, *(tier.rates for tier in self._tiers for _ in range(2))]
+        speeds = [rates.store.read_bytes_per_second]
+        for tier in self._tiers:
+            speeds += [tier.rates.read_bytes_per_second, tier.rates.write_bytes_per_second]
+        which = moves.channel - 1
+        calls = moves.calls * np.array([r.call_seconds for r in own])[which]
+        return Costs(
+            phase=moves.step // self._workload.blocks.count,
+            channel=moves.channel,
+            seconds=calls + moves.size_bytes / np.array(speeds)[which],
+            handling=moves.size_bytes * np.array([r.cpu_seconds_per_byte for r in own])[which],
         )
 
     def busy_seconds(self, rates: Rates) -> Array:
         """float64, phases x channels: how long each is busy."""
         busy = np.zeros((len(self._workload.phases), len(self.channels)))
         busy[:, PROCESSOR] = [compute_seconds(rates, self._workload, phase) for phase in self._workload.phases]
-        for move in self.transfers:
-            cost = self.cost(move, rates)
-            busy[cost.phase, cost.channel] += cost.seconds
-            busy[cost.phase, PROCESSOR] += cost.handling_seconds
+        for moves in self.transfers:
+            costs = self.costs(moves, rates)
+            np.add.at(busy, (costs.phase, costs.channel), costs.seconds)
+            np.add.at(busy[:, PROCESSOR], costs.phase, costs.handling)
         return busy
 
     def phase_seconds(self, rates: Rates, *, overlapped: bool) -> list[PhaseSeconds]:
@@ -116,93 +123,106 @@ class Traffic:
             )
         return found
 
-    @cached_property
-    def _rates(self) -> dict[str, TierRates]:
-        return {tier.name: tier.rates for tier in self._tiers}
+    # Slots to transfers
 
-    def _tier(self, part: str, block: int) -> str:
-        return self._placed[part][block] if part in self._placed else self._tiers[0].name
+    def needed_at(self, group: SlotGroup) -> Array:
+        """int64: the first step that uses each loaded slot."""
+        needed: Array = np.minimum(group.first_step + self._lookahead, group.last_step)
+        return needed
 
-    def needed_at(self, slot: Slot) -> int:
-        """The first step that uses the loaded ``slot``."""
-        return min(slot.first_step + self._lookahead, slot.last_step)
+    def reads(self, group: SlotGroup) -> Iterator[Transfers]:
+        """What is read to fill the slots of ``group``."""
+        if group.role == "halo":
+            yield from self._halo(group)
+        elif group.role == "own":
+            slot = np.flatnonzero(group.loaded & (group.first_step != SETUP_STEP))
+            needed = self.needed_at(group)[slot]
+            stored = self._workload.fields[group.field].source is Source.STORE
+            yield Transfers(
+                part=group.field,
+                direction="read",
+                slot=slot,
+                channel=self._channels(group.field, group.block[slot], "read", stored=stored),
+                step=needed,
+                begin=group.first_step[slot],
+                end=needed,
+                size_bytes=group.size_bytes[slot],
+                calls=np.ones_like(slot),
+                parts=np.ones_like(slot),
+            )
 
-    def reads(self, slot: Slot) -> Iterator[Transfer]:
-        """What is read to fill ``slot``."""
-        if not slot.loaded or slot.first_step == SETUP_STEP:
-            return
-        if slot.role == "halo":
-            yield from self._halo(slot)
-            return
-        stored = self._workload.fields[slot.field].source is Source.STORE
-        yield Transfer(
-            tier=STORE if stored else self._tier(slot.field, slot.block),
-            direction="read",
-            step=self.needed_at(slot),
-            begin=slot.first_step,
-            end=self.needed_at(slot),
-            part=slot.field,
-            size_bytes=slot.size_bytes,
-            calls=1,
+    def writes(self, group: SlotGroup) -> Iterator[Transfers]:
+        """What is written from the slots of ``group``."""
+        if group.role == "pack":
+            sizes, parts = self._workload.pack_sizes(group.field), self._workload.pack_group_counts(group.field)
+            yield self._written(pack_part(group.field), np.arange(len(group)), group, sizes, parts)
+        elif group.role == "own":
+            slot = np.flatnonzero(group.spilled)
+            yield self._written(group.field, slot, group, group.size_bytes[slot], np.ones_like(slot))
+        elif group.role == "whole" and group.spilled.any():
+            yield self._spilled(group)
+
+    def _written(self, part: str, slot: Array, group: SlotGroup, size_bytes: Array, parts: Array) -> Transfers:
+        return Transfers(
+            part=part,
+            direction="write",
+            slot=slot,
+            channel=self._channels(part, group.block[slot], "write"),
+            step=group.first_step[slot],
+            begin=group.first_step[slot],
+            end=group.last_step[slot],
+            size_bytes=size_bytes,
+            calls=parts,
+            parts=parts,
         )
 
-    def writes(self, slot: Slot) -> Iterator[Transfer]:
-        """What is written from ``slot``."""
-        if slot.role == "pack":
-            groups = len(self._workload.pack_groups(slot.field, slot.block))
-            yield Transfer(
-                tier=self._tier(pack_part(slot.field), slot.block),
-                direction="write",
-                step=slot.first_step,
-                begin=slot.first_step,
-                end=slot.last_step,
-                part=pack_part(slot.field),
-                size_bytes=self._workload.pack_bytes(slot.field, slot.block),
-                calls=groups,
-                parts=groups,
-            )
-        elif slot.spilled:
-            yield from self._spills(slot)
+    def _spilled(self, group: SlotGroup) -> Transfers:
+        """The parts of a whole field, each written when it is made."""
+        workload, name = self._workload, group.field
+        blocks = np.arange(workload.blocks.count)
+        steps, ones = workload.steps_of(self._producers[name]), np.ones_like(blocks)
+        return Transfers(
+            part=name,
+            direction="write",
+            slot=0 * ones,
+            channel=self._channels(name, blocks, "write"),
+            step=steps,
+            begin=steps,
+            end=group.last_step[0] * ones,
+            size_bytes=workload.fields[name].sizes,
+            calls=ones,
+            parts=ones,
+        )
 
-    def _halo(self, slot: Slot) -> Iterator[Transfer]:
-        """The rows of a halo, by the tiers that hold the packs, or whole blocks, of their owners."""
-        pull = self._workload.published[slot.field]
-        needed = self._workload.halo_counts(pull).needed[slot.block]
-        row_bytes = self._workload.fields[slot.field].row_bytes
-        placed = self._placed.get(slot.field if pull.whole_blocks else pack_part(slot.field))
-        stored = pull.whole_blocks and self._workload.fields[slot.field].source is Source.STORE
-        first = STORE if stored else self._tiers[0].name
-        owners = {first: slice(None)} if placed is None else _by_tier(placed)
-        for tier, chosen in owners.items():
-            rows = needed[chosen]
-            yield Transfer(
-                tier=tier,
+    def _halo(self, group: SlotGroup) -> Iterator[Transfers]:
+        """The rows of halos, by the tiers that hold the packs, or whole blocks, of their owners."""
+        workload = self._workload
+        pull, field = workload.published[group.field], workload.fields[group.field]
+        part = group.field if pull.whole_blocks else pack_part(group.field)
+        needed = workload.halo_counts(pull).needed
+        stored = pull.whole_blocks and field.source is Source.STORE
+        owners = self._channels(part, np.arange(len(needed)), "read", stored=stored)
+        parts = workload.halo_pass_counts(pull)[group.block]
+        for column in np.unique(owners):
+            rows = needed[np.ix_(group.block, np.flatnonzero(owners == column))]
+            yield Transfers(
+                part=part,
                 direction="read",
-                step=slot.last_step,
-                begin=slot.first_step,
-                end=slot.last_step,
-                part=pack_part(slot.field),
-                size_bytes=int(rows.sum()) * row_bytes,
-                calls=int((rows > 0).sum()),
-                parts=len(self._workload.halo_passes(pull, slot.block)),
+                slot=np.arange(len(group)),
+                channel=np.full(len(group), column),
+                step=group.last_step,
+                begin=group.first_step,
+                end=group.last_step,
+                size_bytes=rows.sum(axis=1) * field.row_bytes,
+                calls=(rows > 0).sum(axis=1),
+                parts=parts,
             )
 
-    def _spills(self, slot: Slot) -> Iterator[Transfer]:
-        workload, producer = self._workload, self._producers[slot.field]
-        for block in range(workload.blocks.count) if slot.role == "whole" else [slot.block]:
-            step = workload.step_index(producer, block)
-            yield Transfer(
-                tier=self._tier(slot.field, block),
-                direction="write",
-                step=step,
-                begin=step,
-                end=slot.last_step,
-                part=slot.field,
-                size_bytes=workload.fields[slot.field].size_bytes(block),
-                calls=1,
-            )
-
-
-def _by_tier(placed: Sequence[str]) -> dict[str, Array]:
-    names = np.array(placed)
-    return {name: np.flatnonzero(names == name) for name in dict.fromkeys(placed)}
+    def _channels(self, part: str, blocks: Array, direction: Direction, *, stored: bool = False) -> Array:
+        """int64: the channel to the tier of ``part`` at each of ``blocks``."""
+        if stored:
+            return np.full(len(blocks), self._column[channel(STORE, direction)])
+        tiers = self._placed.get(part)
+        if tiers is None:
+            return np.full(len(blocks), self._column[channel(self._tiers[0].name, direction)])
+        return np.array([self._column[channel(tiers[block], direction)] for block in blocks.tolist()], dtype=np.int64)

@@ -103,6 +103,8 @@ class Unroller:
     def _add_constants(self) -> None:
         info = self._info
         self._add(FEATURES, info.num_features, Source.STORE, array="features")
+        for folded in self._program.folded:
+            self._add(folded.name, self._program.widths[folded.name], Source.STORE, array=folded.array)
         if info.multi_label:
             self._add(LABELS, info.num_classes, Source.STORE, array="labels")
         else:
@@ -205,7 +207,7 @@ class Unroller:
             if local_consumers(program, value, stage):
                 writes.append(self._add(prefix + value, program.widths[value]))
             writes += self._publish(value, prefix, reads)
-        if kind == "evaluate" and stage == program.last_stage:
+        if kind == "evaluate" and stage == program.last_stage and program.labelled:
             reads += [LABELS, SPLIT]
         if writes or stage == program.last_stage:
             self._append(kind, stage, reads, pulls, writes)

@@ -16,6 +16,7 @@ import numpy as np
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.topology import Direction, HaloCounts, HaloPass
 from flexgnn.core.program.program import Program
+from flexgnn.core.tier import Array
 
 PhaseKind = Literal["forward", "loss", "backward", "evaluate"]
 
@@ -51,6 +52,12 @@ class Field:
     @cached_property
     def row_bytes(self) -> int:
         return np.dtype(self.dtype).itemsize * (self.width or 1)
+
+    @cached_property
+    def sizes(self) -> Array:
+        """int64, bytes of each block's part."""
+        sizes: Array = np.array(self.rows, dtype=np.int64) * self.row_bytes
+        return sizes
 
     def size_bytes(self, block: int) -> int:
         return self.rows[block] * self.row_bytes
@@ -152,6 +159,10 @@ class Workload:
     def step_index(self, phase: Phase, block: int) -> int:
         return phase.index * self.blocks.count + self.visits(phase)[block]
 
+    def steps_of(self, phase: Phase) -> Array:
+        """int64: the step of ``phase`` at each block."""
+        return self.first_step(phase) + np.array(self.visits(phase), dtype=np.int64)
+
     def first_step(self, phase: Phase) -> int:
         return phase.index * self.blocks.count
 
@@ -170,21 +181,32 @@ class Workload:
         """The groups of receivers for which ``block`` writes its rows of field ``name`` next to each other."""
         return self.halos[self.published[name].topology].pack_groups(block, self.blocks.rows_per_block)
 
-    def halo_bytes(self, pull: Pull, block: int) -> int:
-        """Bytes of the rows of ``pull.field`` that ``block`` needs from other blocks."""
-        return self.halo_counts(pull).halo_rows(block) * self.fields[pull.field].row_bytes
+    def halo_pass_counts(self, pull: Pull) -> Array:
+        """int64, one a block: passes of its halo."""
+        return self.halo_counts(pull).part_counts("halo", self.blocks.rows_per_block)
 
-    def pack_bytes(self, name: str, block: int) -> int:
-        """Bytes of the rows of field ``name`` that other blocks need from ``block``."""
-        return self.halos[self.published[name].topology].sent_rows(block) * self.fields[name].row_bytes
+    def pack_group_counts(self, name: str) -> Array:
+        """int64, one a block: groups of receivers."""
+        return self.halos[self.published[name].topology].part_counts("pack", self.blocks.rows_per_block)
+
+    def halo_sizes(self, pull: Pull) -> Array:
+        """int64, one a block: bytes of the rows of ``pull.field`` that it needs from other blocks."""
+        sizes: Array = self.halo_counts(pull).needed.sum(axis=1) * self.fields[pull.field].row_bytes
+        return sizes
+
+    def pack_sizes(self, name: str) -> Array:
+        """int64, one a block: bytes of its rows of field ``name`` that other blocks need."""
+        sizes: Array = self.halos[self.published[name].topology].needed.sum(axis=0) * self.fields[name].row_bytes
+        return sizes
 
     def hub_bytes(self, name: str) -> int:
         """Bytes of the rows of field ``name`` at all hubs."""
         return self.halo_counts(self.published[name]).num_hubs * self.fields[name].row_bytes
 
-    def window_bytes(self, name: str, total_bytes: int) -> int:
+    def window_bytes(self, name: str, total_bytes: Array) -> Array:
         """Memory through which ``total_bytes`` of a halo or pack of field ``name`` go: two passes, or all of it."""
-        return min(total_bytes, 2 * self.blocks.rows_per_block * self.fields[name].row_bytes)
+        sizes: Array = np.minimum(total_bytes, 2 * self.blocks.rows_per_block * self.fields[name].row_bytes)
+        return sizes
 
     def producers(self) -> dict[str, Phase]:
         """The phase that writes each field of :attr:`Source.STEP`."""

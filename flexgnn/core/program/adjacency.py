@@ -28,11 +28,16 @@ class AdjacencyVectors:
         return AdjacencyVectors(row=self.neighbor, neighbor=self.row, loops=self.loops)
 
 
-def vector_names(adjacency: Adjacency) -> AdjacencyVectors:
-    """The vectors that ``adjacency`` is made of. Equal adjacencies share them."""
+def adjacency_label(adjacency: Adjacency) -> str:
+    """``gcn-weighted-loop2``: adjacencies of one graph are equal where their labels are."""
     loop = adjacency.self_loop_weight
     weighted = "-weighted" if adjacency.weighted else ""
-    label = f"{adjacency.normalization}{weighted}{'' if loop is None else f'-loop{loop:g}'}"
+    return f"{adjacency.normalization}{weighted}{'' if loop is None else f'-loop{loop:g}'}"
+
+
+def vector_names(adjacency: Adjacency) -> AdjacencyVectors:
+    """The vectors that ``adjacency`` is made of. Equal adjacencies share them."""
+    label, loop = adjacency_label(adjacency), adjacency.self_loop_weight
     scale = None if adjacency.normalization == "none" else f"{label}/scale"
     return AdjacencyVectors(
         row=scale,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,13 +16,16 @@ from flexgnn.core.program.convs import AGGREGATION
 from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.functional import ROWS, functionalize, same_computation
 from flexgnn.core.program.partition import Partition, partition
-from flexgnn.core.program.program import Aggregation, Program, RowContext, Segment
+from flexgnn.core.program.program import Aggregation, Program, RowContext, Segment, is_stored
 from flexgnn.core.program.refusals import refuse
-from flexgnn.core.program.row_local import EVALUATION, PROBE_ROWS, Fact, check_rows
+from flexgnn.core.program.rewrites import ALL_REWRITES, Rewritten, checked_rewrites, rewrite
+from flexgnn.core.program.row_local import EVALUATION, PROBE_ROWS, Fact
 from flexgnn.core.program.trace import make_root, trace
 
 
-def lower(model: torch.nn.Module, *, num_features: int, weighted: bool) -> Program:
+def lower(
+    model: torch.nn.Module, *, num_features: int, weighted: bool, rewrites: Sequence[str] = ALL_REWRITES
+) -> Program:
     """``model`` as segments and aggregations that compute the same, with the model's own parameters.
 
     The model is left as it is: its modes, attributes and random state. Which parameters are trainable is read now.
@@ -32,11 +35,14 @@ def lower(model: torch.nn.Module, *, num_features: int, weighted: bool) -> Progr
             built from convolutions with a rule (see :mod:`flexgnn.core.program.convs`) and row-local operations.
         num_features: columns of ``x``.
         weighted: whether the graph has edge weights. A model or convolution that takes none ignores them, as in PyG.
+        rewrites: those that may be made; see :mod:`flexgnn.core.program.rewrites`.
 
     Raises:
+        ConfigError: there is no such rewrite.
         LoweringError: the model can't be run block by block with the same result; the message names the module, the
             reason and what to use instead.
     """
+    chosen = checked_rewrites(rewrites)
     root = make_root(model, weighted)
     graph = functionalize(root, trace(root, training=True), training=True)
     evaluation = functionalize(root, trace(root, training=False), training=False)
@@ -46,20 +52,33 @@ def lower(model: torch.nn.Module, *, num_features: int, weighted: bool) -> Progr
             "computes something else in evaluation than in training, or at each call",
             "only dropout may differ: don't use self.training or random numbers in forward otherwise",
         )
-    facts = check_rows(root, graph, num_features)
-    return _assemble(root, graph, facts)
+    return _assemble(root, graph, rewrite(root, graph, num_features, chosen), chosen)
 
 
-def _assemble(root: torch.nn.Module, graph: Graph, facts: dict[Node, Fact]) -> Program:
+def _assemble(root: torch.nn.Module, graph: Graph, rewritten: Rewritten, rewrites: frozenset[str]) -> Program:
+    facts = rewritten.facts
     cut = partition(graph, facts)
-    widths, needs_grad = _values(cut, facts)
+    widths, with_gradients = _values(cut, facts)
+    computed = frozenset(name for name in widths if not is_stored(name))
+    needs_grad = with_gradients if "gradients" in rewrites else computed
     return Program(
         segments=tuple(_segment(root, graph, cut, stage, facts, widths) for stage in range(len(cut.parts))),
         aggregations=tuple(_aggregation(node, cut, facts) for node in cut.aggregations),
         widths=widths,
         needs_grad=needs_grad,
         random=any(node.target is dropout for part in cut.parts for node in part.body),
+        folded=rewritten.folded,
+        fused="fuse" in rewrites,
+        rewrites=(*rewritten.notes, *_notes(rewrites, sorted(computed - needs_grad))),
     )
+
+
+def _notes(rewrites: frozenset[str], without_gradient: Sequence[str]) -> Iterator[str]:
+    """What the rewrites that don't concern the graph do, in words."""
+    if "fuse" in rewrites:
+        yield "fuse: each tile is computed as soon as it is pulled"
+    if without_gradient:
+        yield f"gradients: none is computed for {', '.join(without_gradient)}"
 
 
 def _values(cut: Partition, facts: dict[Node, Fact]) -> tuple[dict[str, int], frozenset[str]]:

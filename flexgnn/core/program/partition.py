@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from torch.fx import Graph, Node
 
 from flexgnn.core.program.convs import aggregated
-from flexgnn.core.program.program import FEATURES
+from flexgnn.core.program.program import is_stored
 from flexgnn.core.program.row_local import Fact
 
 LOGITS = "logits"
@@ -32,11 +32,11 @@ class Partition:
     """A cut graph. Nodes are those of the graph."""
 
     parts: tuple[Part, ...]
-    """One a stage. Their inputs and outputs are the features, aggregations, and operations."""
+    """One a stage. Their inputs and outputs are stored values, aggregations, and operations."""
     aggregations: tuple[Node, ...]
     """Those that the logits depend on, by stage, then in the order of the graph."""
     names: dict[Node, str]
-    """Of the features, and of what segments put out."""
+    """Of stored values, and of what segments put out."""
     aggregation_names: dict[Node, str]
     """Of what aggregations put out. A segment may put out the same under a name of its own."""
 
@@ -54,7 +54,7 @@ def partition(graph: Graph, facts: dict[Node, Fact]) -> Partition:
     aggregations = sorted(_needed_aggregations(logits), key=lambda node: (_stage(facts, node), order[node]))
     parts = _place(logits, aggregations, facts)
 
-    names = {node: FEATURES for node in graph.nodes if node.op == "placeholder" and node.target == FEATURES}
+    names = {node: str(node.target) for node in graph.nodes if _is_stored(node)}
     for stage, part in enumerate(parts[:-1]):
         names.update(_numbered(f"h{stage}", sorted(part.outputs, key=order.__getitem__)))
     names[logits] = LOGITS
@@ -64,6 +64,10 @@ def partition(graph: Graph, facts: dict[Node, Fact]) -> Partition:
     return Partition(
         parts=tuple(parts), aggregations=tuple(aggregations), names=names, aggregation_names=aggregation_names
     )
+
+
+def _is_stored(node: Node) -> bool:
+    return node.op == "placeholder" and is_stored(str(node.target))
 
 
 def _stage(facts: dict[Node, Fact], node: Node) -> int:
@@ -107,7 +111,7 @@ def _visit(node: Node, stage: int, parts: list[Part], home: dict[Node, int], fac
     """Make ``node`` available at ``stage``; return what that needs."""
     part = parts[stage]
     if node.op == "placeholder":
-        if node.target == FEATURES:  # the other is the row context, which every segment gets
+        if _is_stored(node):  # the other is the row context, which every segment gets
             part.inputs.add(node)
         return []
     if node.target is aggregated:

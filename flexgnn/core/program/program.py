@@ -4,8 +4,8 @@ Shape legend: N nodes, R rows of a tile, D width.
 
 Stage ``k`` of a program is: the aggregations whose result first exists at stage ``k``, then segment ``k``,
 which sees only a node's own rows. Stage 0 has no aggregation. A value is an N x D tensor named by text:
-``"x"`` (the input features), an aggregation's output, or a segment's output. A segment reads values of its
-own stage's aggregations and of earlier stages; the last segment's only output is the logits.
+``"x"`` (the input features), a folded aggregation of them, an aggregation's output, or a segment's output. A segment
+reads values of its own stage's aggregations and of earlier stages; the last segment's only output is the logits.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ FEATURES = "x"
 
 Reduce = Literal["sum", "max"]
 Normalization = Literal["none", "mean", "gcn"]
+
+
+def is_stored(value: str) -> bool:
+    """Whether a value is kept beside the graph: the features, or a folded aggregation of them."""
+    return value == FEATURES or value.startswith(f"{FEATURES}_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,22 @@ class Aggregation:
     reduce: Reduce
     """``max`` is elementwise, takes no weights, and shares the gradient equally among ties."""
     adjacency: Adjacency
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folded:
+    """An aggregation of a stored value, which is the same in every epoch: computed once, and stored as well."""
+
+    name: str
+    """Says all that it depends on, the graph excepted."""
+    input: str
+    reduce: Reduce
+    adjacency: Adjacency
+
+    @property
+    def array(self) -> str:
+        """The array of the graph store that holds it."""
+        return f"folded/{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +111,14 @@ class Program:
     """The values that depend on a trainable parameter."""
     random: bool
     """Whether a segment draws random numbers in training (dropout above 0)."""
+    folded: tuple[Folded, ...] = ()
+    """What segments read instead of computing it. Each comes after what it is made from."""
+    fused: bool = True
+    """Whether a tile is pulled and computed in one go, not after all tiles were pulled."""
+    labelled: bool = True
+    """Whether its output is compared with the labels of nodes."""
+    rewrites: tuple[str, ...] = ()
+    """What each rewrite changed, in words."""
 
     @property
     def logits(self) -> str:

@@ -9,6 +9,7 @@ Shape legend: R rows of the probe, D width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.functional import ROWS
 from flexgnn.core.program.modules import module_problem
 from flexgnn.core.program.operations import OPERATIONS, Operand, operation_name
-from flexgnn.core.program.program import FEATURES, RowContext
+from flexgnn.core.program.program import RowContext, is_stored
 from flexgnn.core.program.refusals import locate, operation, refuse
 
 PROBE_ROWS = 5
@@ -46,17 +47,17 @@ class Fact:
         return self.stage is not None and self.shape is not None and len(self.shape) == 2 and self.is_float32
 
 
-def check_rows(root: torch.nn.Module, graph: Graph, num_features: int) -> dict[Node, Fact]:
-    """Facts of every node of a functional graph over ``root`` whose features have ``num_features`` columns.
+def check_rows(root: torch.nn.Module, graph: Graph, widths: Mapping[str, int]) -> dict[Node, Fact]:
+    """Facts of every node of a functional graph over ``root``, given the columns of each stored value that it reads.
 
     Raises:
         LoweringError: an operation reads the graph, or reaches across rows, or isn't known not to; or the model
-            does not take ``num_features`` columns; or its output is not one N x C tensor.
+            does not take so many columns; or its output is not one N x C tensor.
     """
     module = torch.fx.GraphModule(root, graph)
     generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(PROBE_ROWS, num_features, generator=generator)
-    inputs = {FEATURES: probe, ROWS: EVALUATION}
+    probes = {name: torch.randn(PROBE_ROWS, width, generator=generator) for name, width in widths.items()}
+    inputs = {**probes, ROWS: EVALUATION}
     checker = _Checker(module)
     with torch.no_grad():
         checker.run(*(inputs.get(str(node.target)) for node in module.graph.nodes if node.op == "placeholder"))
@@ -84,7 +85,7 @@ class _Checker(Interpreter):
 
     def _stage(self, node: Node) -> int | None:
         if node.op == "placeholder":
-            return 0 if node.target == FEATURES else None
+            return 0 if is_stored(str(node.target)) else None
         stages = [self.facts[used].stage for used in node.all_input_nodes]
         stage = max((s for s in stages if s is not None), default=None)
         return stage + 1 if node.target is aggregated and stage is not None else stage

@@ -26,6 +26,24 @@ class ScratchRemoved:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FoldingStarted:
+    """Aggregated features are being computed, to be read by this run and all later ones."""
+
+    name: str
+    size_bytes: int
+    location: str
+    """The directory that they are kept in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldingSkipped:
+    """Aggregated features can't be kept: they are computed again in every epoch."""
+
+    reason: str
+    """A sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TierOpened:
     """A storage tier is ready."""
 
@@ -103,6 +121,8 @@ class EpochRecord:
 
 Event = (
     RunPlanned
+    | FoldingStarted
+    | FoldingSkipped
     | ScratchRemoved
     | TierOpened
     | SetupFinished

@@ -124,6 +124,8 @@ class Executor:
         data = self._data(step)
         start = time.perf_counter()
         data = self._pull_all_but_last(data, step)
+        if not self._workload.program.fused:
+            data = self._pull_last(data, block)
         first_row = self._workload.blocks.start(block)
 
         def work(tile: tuple[int, int]) -> TileResult:
@@ -203,6 +205,12 @@ class Executor:
                     if not neighbors.last_pass:
                         self._advance(replace(data, neighbors=ready), pull.field, step.block)
         return replace(data, neighbors=ready)
+
+    def _pull_last(self, data: StepData, block: int) -> StepData:
+        """Make the last pass of all pulls, before any tile is computed."""
+        for name in data.neighbors:
+            self._advance(data, name, block)
+        return replace(data, pulled=True)
 
     def _passes(self, pull: Pull, block: int, neighbors: Neighbors) -> Iterator[Neighbors]:
         cursors = [NO_CURSOR, NO_CURSOR]

@@ -63,6 +63,8 @@ class StepData:
     """By pulled field: of the pass that is under way."""
     partial: dict[str, Array]
     """Sums (B x D) of pulls in several passes, by pulled field, where they are not a field of their own."""
+    pulled: bool = False
+    """Whether the last pass has been made as well."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,7 +86,7 @@ class TileRunner:
         self._program, self._num_training = program, num_training
 
     def advance(self, data: StepData, field: str, tile: tuple[int, int]) -> None:
-        """One pass of the pulls from ``field`` on one tile, when it is not the last."""
+        """One pass of the pulls from ``field`` on one tile, by itself."""
         view = _TileView(data, tile)
         if view.phase.kind == "backward":
             for value in self._segment(view).outputs:
@@ -95,7 +97,7 @@ class TileRunner:
             self._aggregate(view, [field])
 
     def run(self, data: StepData, tile: tuple[int, int], rows: RowContext) -> TileResult:
-        """One tile (rows of the block, from and to) of a step, with the last pass of its pulls."""
+        """One tile (rows of the block, from and to) of a step, with the last pass of its pulls if that is to come."""
         view = _TileView(data, tile)
         if view.phase.kind == "loss":
             return self._loss(view, rows)
@@ -126,11 +128,11 @@ class TileRunner:
 
     def _forward(self, view: _TileView, rows: RowContext) -> TileResult:
         program, segment, prefix = self._program, self._segment(view), view.prefix
-        self._aggregate(view, view.data.neighbors)
+        self._aggregate(view, view.awaited)
         outputs = run_forward(segment, self._values(view, segment), rows)
         if segment.stage == program.last_stage:
             logits = outputs[program.logits]
-            return TileResult(logits=logits, correct=self._correct(view, logits))
+            return TileResult(logits=logits, correct=self._correct(view, logits) if program.labelled else (0, 0, 0))
         for value, tensor in outputs.items():
             if view.has(prefix + value):
                 view.tensor(prefix + value).copy_(tensor)
@@ -148,7 +150,7 @@ class TileRunner:
 
     def _loss(self, view: _TileView, rows: RowContext) -> TileResult:
         logits_name = self._program.logits
-        self._aggregate(view, view.data.neighbors)
+        self._aggregate(view, view.awaited)
         loss, correct = 0.0, (0, 0, 0)
 
         def gradients_of(outputs: NamedTensors) -> NamedTensors:
@@ -207,7 +209,8 @@ class TileRunner:
         """The gradient that reaches a value through an aggregation of it: the last pass, and the sum."""
         name = gradient_name(aggregation)
         sums = view.partial(name) if name in view.data.partial else torch.empty(output.shape).numpy()
-        self._pull_gradient(view, aggregation, sums)
+        if name in view.awaited:
+            self._pull_gradient(view, aggregation, sums)
         return torch.from_numpy(sums)
 
     def _pull_gradient(self, view: _TileView, aggregation: Aggregation, sums: Array) -> None:
@@ -248,6 +251,11 @@ class _TileView:
         self.data, self.phase = data, data.phase
         self.prefix = EVALUATION if data.phase.kind == "evaluate" else ""
         self.first, self._stop = tile
+
+    @property
+    def awaited(self) -> Collection[str]:
+        """The fields of which the last pass is yet to be made."""
+        return () if self.data.pulled else self.data.neighbors
 
     def has(self, name: str) -> bool:
         return name in self.data.rows

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexgnn.core.errors import ConfigError, DamagedBlobError, GraphError, TrainingError
+from flexgnn.core.errors import BudgetError, ConfigError, GraphError, StoreError, TrainingError
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.placement import check_wanted
 from flexgnn.core.plan.plan import Plan, freeze
@@ -22,10 +21,14 @@ from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.planner import Planner
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.program.lower import lower
-from flexgnn.core.runtime.events import DamageFound, EpochRecord, Event, Listener, RunPlanned
+from flexgnn.core.program.program import Program
+from flexgnn.core.program.rewrites import ALL_REWRITES
+from flexgnn.core.runtime.events import EpochRecord, Event, FoldingSkipped, Listener
 from flexgnn.core.runtime.executor import Executor, Totals
+from flexgnn.core.runtime.folding import Folding
+from flexgnn.core.runtime.running import Runner
 from flexgnn.core.runtime.splits import SplitSizes, count_splits
-from flexgnn.core.runtime.storage import ConfiguredTier, open_storage
+from flexgnn.core.runtime.storage import ConfiguredTier
 from flexgnn.core.sizes import parse_size
 from flexgnn.core.tier_spec import TierSpec, tier_specs
 
@@ -68,6 +71,7 @@ class Trainer:
         place: Mapping[str, str] | None = None,
         verify: bool = False,
         planner: str | Planner = "greedy",
+        rewrites: Sequence[str] = ALL_REWRITES,
         seed: int = 0,
         listeners: Sequence[Listener] = (),
     ) -> None:
@@ -89,6 +93,7 @@ class Trainer:
             verify: whether to check everything that is read back from storage. Damage is reported with tensor, tier
                 and file; then everything is prepared anew and the epoch repeated, once.
             planner: name of a planner, or a planner.
+            rewrites: which rewrites of the program may be made, by name; see ``docs/architecture.md``.
             seed: of dropout masks.
             listeners: called with every event of a run.
 
@@ -106,14 +111,17 @@ class Trainer:
         specs = tier_specs(tiers, ssd_backend=ssd_backend, ssd_path=ssd_path, ssd_options=ssd_options)
         self._tiers = {spec.name: ConfiguredTier.configure(spec, plugins) for spec in specs}
         self._wanted = check_wanted(place or {}, list(self._tiers))
-        self._verify = verify
         self._planner = plugins.planner(planner)() if isinstance(planner, str) else planner
         self._budget_bytes = None if device_memory is None else parse_size(device_memory)
         self._seed = seed
         self._threads = torch.get_num_threads()
         self.listeners = list(listeners)
-        self._program = lower(model, num_features=store.info.num_features, weighted=store.info.weighted)
+        self._runner = Runner(store, self._backend, self._tiers, threads=self._threads, verify=verify)
+        self._program = self._lowered(rewrites)
         self._check_classes()
+        self._folding = Folding(self._program, store, self._planner)
+        if (obstacle := self._folding.obstacle()) is not None:
+            self._skip_folding(obstacle)
         self.history: list[EpochRecord] = []
         self._updated: _Update | None = None
 
@@ -150,12 +158,13 @@ class Trainer:
                 self.history.append(record)
                 self._emit(record)
 
-        self._recovering(self.plan, self._split_sizes.training, train)
+        plan, num_training = self._ready_plan(training=True), self._split_sizes.training
+        self._runner.run(plan, train, self._emit, num_training=num_training, epoch=lambda: len(self.history) + 1)
         return self.history[done:]
 
     def predict(self) -> Tensor:
         """Logits of all nodes (N x C, float32, in the original node order), without dropout."""
-        plan = self._make_plan(training=False)
+        plan = self._ready_plan(training=False)
         info = self.store.info
         logits = torch.empty(info.num_nodes, self._program.widths[self._program.logits])
 
@@ -163,13 +172,50 @@ class Trainer:
             ids = self.store.read("node_ids", position, position + len(tile))
             logits[torch.from_numpy(ids)] = tile
 
-        self._recovering(plan, 1, lambda executor: executor.evaluate(keep))
+        self._runner.run(plan, lambda executor: executor.evaluate(keep), self._emit)
         return logits
 
     # Planning
 
+    def _lowered(self, rewrites: Sequence[str]) -> Program:
+        self._rewrites, info = rewrites, self.store.info
+        return lower(self.model, num_features=info.num_features, weighted=info.weighted, rewrites=rewrites)
+
+    def _skip_folding(self, reason: str) -> None:
+        """Go on without the rewrite ``fold``."""
+        self._emit(FoldingSkipped(reason=reason))
+        self._program = self._lowered([name for name in self._rewrites if name != "fold"])
+        self._folding = Folding(self._program, self.store, self._planner)
+        self.__dict__.pop("plan", None)
+
+    def _ready_plan(self, *, training: bool) -> Plan:
+        """A plan, once everything that it reads is in the store."""
+        plan = self.plan if training else self._make_plan(training=False)
+        try:
+            self._folding.complete(self._runner, self._emit)
+        except StoreError as error:
+            self._skip_folding(str(error))
+            return self._ready_plan(training=training)
+        return plan
+
     def _make_plan(self, *, training: bool) -> Plan:
-        problem = PlanningProblem(
+        """The plan of a training or an evaluation, after that of the aggregations that have to come before it."""
+        problem = self._problem(training=training)
+        refusals: list[BudgetError] = []
+        try:
+            self._folding.prepare(problem)
+        except BudgetError as error:
+            refusals.append(error)
+        try:
+            plan = freeze(problem, self._planner.decide(problem), self._planner.name)
+        except BudgetError as error:
+            refusals.append(error)
+        if refusals:
+            raise max(refusals, key=lambda refusal: refusal.smallest_bytes)
+        return plan
+
+    def _problem(self, *, training: bool) -> PlanningProblem:
+        return PlanningProblem(
             program=self._program,
             store=self.store,
             budget_bytes=self._budget_bytes or self._backend.free_bytes(),
@@ -180,7 +226,6 @@ class Trainer:
             training=training,
             evaluation=self._program.random or not training,
         )
-        return freeze(problem, self._planner.decide(problem), self._planner.name)
 
     def _check_classes(self) -> None:
         outputs, info = self._program.widths[self._program.logits], self.store.info
@@ -201,46 +246,6 @@ class Trainer:
     def _emit(self, event: Event) -> None:
         for listener in self.listeners:
             listener(event)
-
-    def _recovering(self, plan: Plan, num_training: int, work: Callable[[Executor], object]) -> None:
-        """Run ``work``; again, over storage that was filled anew, where damage is found once in an epoch."""
-        damaged_in = None
-        while True:
-            try:
-                with self._running(plan, num_training) as executor:
-                    work(executor)
-                    return
-            except DamagedBlobError as error:
-                epoch = len(self.history) + 1
-                if epoch == damaged_in:
-                    raise
-                damaged_in = epoch
-                self._emit(DamageFound(epoch=epoch, message=str(error)))
-
-    @contextmanager
-    def _running(self, plan: Plan, num_training: int) -> Iterator[Executor]:
-        self._emit(
-            RunPlanned(
-                num_blocks=plan.num_blocks,
-                num_steps=len(plan.workload.steps),
-                compute_tier=plan.compute_tier,
-                budget_bytes=plan.budget_bytes,
-                projected_peak_bytes=plan.projected_peak_bytes,
-            )
-        )
-        with (
-            open_storage(plan, self._tiers, self._emit, verify=self._verify) as storage,
-            Executor(
-                plan,
-                self.store,
-                storage,
-                self._backend,
-                threads=self._threads,
-                num_training=num_training,
-                listener=self._emit,
-            ) as executor,
-        ):
-            yield executor
 
     def _epoch(self, executor: Executor, *, evaluating: bool) -> EpochRecord:
         """Train, and evaluate if asked to. Where damage interrupts the evaluation, the update is not made again."""

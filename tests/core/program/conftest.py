@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flexgnn.core.program.lower import lower
-from flexgnn.core.program.program import Adjacency, Aggregation, Program, RowContext
+from flexgnn.core.program.program import Adjacency, Aggregation, Folded, Program, RowContext
 
 EVALUATION = RowContext(start=0, seed=0, epoch=0, training=False)
 
@@ -64,7 +64,7 @@ def dense_adjacency(adjacency: Adjacency, graph: SmallGraph) -> Tensor:
     return matrix.float()
 
 
-def aggregate(aggregation: Aggregation, value: Tensor, graph: SmallGraph) -> Tensor:
+def aggregate(aggregation: Aggregation | Folded, value: Tensor, graph: SmallGraph) -> Tensor:
     if aggregation.reduce == "sum":
         return dense_adjacency(aggregation.adjacency, graph) @ value
     source, target = graph.edge_index
@@ -75,6 +75,8 @@ def aggregate(aggregation: Aggregation, value: Tensor, graph: SmallGraph) -> Ten
 def run_program(program: Program, graph: SmallGraph, rows: RowContext = EVALUATION, tile: int = 4) -> dict[str, Tensor]:
     """All values of a program, under autograd, with every segment run tile by tile."""
     values = {"x": graph.x}
+    for folded in program.folded:
+        values[folded.name] = aggregate(folded, values[folded.input], graph)
     for segment in program.segments:
         for aggregation in program.aggregations_at(segment.stage):
             values[aggregation.output] = aggregate(aggregation, values[aggregation.input], graph)
@@ -93,7 +95,7 @@ def check_program(program: Program, values: dict[str, Tensor]) -> None:
     assert {name for name, value in values.items() if value.requires_grad} == program.needs_grad
     assert [segment.stage for segment in program.segments] == list(range(program.last_stage + 1))
     assert program.segments[-1].outputs == (program.logits,)
-    known = {"x"}
+    known = {"x", *(folded.name for folded in program.folded)}
     for segment in program.segments:
         own = {aggregation.output for aggregation in program.aggregations_at(segment.stage)}
         assert all(aggregation.input in known for aggregation in program.aggregations_at(segment.stage))

@@ -1,0 +1,82 @@
+"""Running a plan: storage opened, everything prepared, and prepared anew where damage was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from flexgnn.core.errors import DamagedBlobError
+from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.plan import Plan
+from flexgnn.core.runtime.events import DamageFound, Listener, RunPlanned
+from flexgnn.core.runtime.executor import Executor
+from flexgnn.core.runtime.storage import ConfiguredTier, open_storage
+from flexgnn.core.tier import ComputeBackend
+
+
+class Runner:
+    """Runs plans over one graph and its tiers."""
+
+    def __init__(
+        self,
+        store: GraphStore,
+        backend: ComputeBackend,
+        tiers: Mapping[str, ConfiguredTier],
+        *,
+        threads: int,
+        verify: bool,
+    ) -> None:
+        self._store, self._backend, self._tiers = store, backend, tiers
+        self._threads, self._verify = threads, verify
+
+    def run(
+        self,
+        plan: Plan,
+        work: Callable[[Executor], object],
+        listener: Listener,
+        *,
+        num_training: int = 1,
+        epoch: Callable[[], int] = lambda: 1,
+    ) -> None:
+        """Do ``work``; again, over storage that was filled anew, where damage is found once in an epoch.
+
+        Args:
+            num_training: training nodes of the graph, over which a loss is the mean.
+            epoch: the number of the epoch that ``work`` is in.
+        """
+        damaged_in = None
+        while True:
+            try:
+                with self._running(plan, num_training, listener) as executor:
+                    work(executor)
+                    return
+            except DamagedBlobError as error:
+                if epoch() == damaged_in:
+                    raise
+                damaged_in = epoch()
+                listener(DamageFound(epoch=damaged_in, message=str(error)))
+
+    @contextmanager
+    def _running(self, plan: Plan, num_training: int, listener: Listener) -> Iterator[Executor]:
+        listener(
+            RunPlanned(
+                num_blocks=plan.num_blocks,
+                num_steps=len(plan.workload.steps),
+                compute_tier=plan.compute_tier,
+                budget_bytes=plan.budget_bytes,
+                projected_peak_bytes=plan.projected_peak_bytes,
+            )
+        )
+        with (
+            open_storage(plan, self._tiers, listener, verify=self._verify) as storage,
+            Executor(
+                plan,
+                self._store,
+                storage,
+                self._backend,
+                threads=self._threads,
+                num_training=num_training,
+                listener=listener,
+            ) as executor,
+        ):
+            yield executor
