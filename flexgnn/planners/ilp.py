@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from flexgnn.core.hookspecs import hookimpl
+from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.relaxation import optimal_filling, relaxed_seconds
-from flexgnn.core.plan.search import SketchPlanner, Stage
+from flexgnn.core.plan.search import SketchPlanner, Stage, all_sketches
 from flexgnn.core.plan.sketch import Sketch
 from flexgnn.core.planner import Planner
 from flexgnn.core.tier import Array
@@ -36,6 +37,9 @@ class ILPPlanner(SketchPlanner):
     def decide(self, problem: PlanningProblem) -> Decisions:
         self._deadline = time.monotonic() + self._time_limit
         return super().decide(problem)
+
+    def sketches(self, problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterable[Sketch]:
+        return all_sketches(problem, choices)
 
     def stages(self, sketch: Sketch) -> Iterator[Stage[Decisions]]:
         yield sketch.optimistic_seconds, None

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
 from typing import TypeAlias, TypeVar
 
+import numpy as np
+
 from flexgnn.core.errors import BudgetError
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.decisions import Access, Decisions
@@ -25,6 +27,10 @@ Stage: TypeAlias = tuple[float, Found | None]
 
 _ROOM_FRACTIONS = (1.0, 0.98, 0.96, 0.93, 0.9, 0.85, 0.75, 0.5, 0.0)
 """How much of the room to fill, tried in turn: packing can need more than what is live at any moment."""
+_PROMOTED = 2
+_PATIENCE = 2
+_FEW_BLOCKS = 8
+"""Whole blocks are read as halos only where there are no more than these."""
 
 
 class SketchPlanner(Planner):
@@ -38,9 +44,13 @@ class SketchPlanner(Planner):
     def fill(self, sketch: Sketch, room_fraction: float) -> Array:
         """Bool [G]: the gaps of ``sketch`` to fill, in at most ``room_fraction`` of the budget."""
 
+    def sketches(self, problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterable[Sketch]:
+        """The sketches to choose from."""
+        return promising_sketches(problem, choices)
+
     def decide(self, problem: PlanningProblem) -> Decisions:
         choices = self._choices(problem)
-        found = best_first(feasible_sketches(problem, choices), self.stages)
+        found = best_first(self.sketches(problem, choices), self.stages)
         return _smallest(problem, choices, self.name) if found is None else found[1]
 
     def stages(self, sketch: Sketch) -> Iterator[Stage[Decisions]]:
@@ -94,28 +104,74 @@ def best_first(
     return None
 
 
-def feasible_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
-    """Sketches that fit the budget with no gap filled: over groupings, recomputation, lookahead and whole fields."""
+def all_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
+    """Every sketch that fits the budget with no gap filled."""
     for blocks in choices:
-        for recomputed in recomputations(problem):
-            workload = problem.workload(blocks, recomputed)
+        for base in _bases(problem, blocks):
+            yield base
+            yield from _promoted(base)
+
+
+def promising_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
+    """Of those, the ones that are worth a look when time is short.
+
+    In each grouping, fields are made whole only in the sketches that are fastest without; and finer groupings are given
+    up once they only get slower.
+    """
+    best, worse = np.inf, 0
+    for blocks in choices:
+        bases = sorted(_bases(problem, blocks), key=_filled_seconds)
+        found = [*bases, *(sketch for base in bases[:_PROMOTED] for sketch in _promoted(base))]
+        yield from found
+        seconds = min(map(_filled_seconds, found), default=np.inf)
+        worse = worse + 1 if found and seconds >= best else 0
+        best = min(best, seconds)
+        if worse == _PATIENCE:
+            return
+
+
+def _filled_seconds(sketch: Sketch) -> float:
+    return sketch.seconds(sketch.filled_by_density(1.0))
+
+
+def _bases(problem: PlanningProblem, blocks: Blocks) -> Iterator[Sketch]:
+    """The sketches over one grouping in which no field is whole that need not be."""
+    hubs = [2**power for power in range(1, (blocks.count - 1).bit_length())]
+    ways: list[tuple[Access, int]] = [("packed", 0), *(("packed", hub_blocks) for hub_blocks in hubs)]
+    if blocks.count <= _FEW_BLOCKS:
+        ways.append(("blocks", 0))
+    if blocks.count == 1:
+        ways = [("held", 0)]
+    for recomputed in recomputations(problem):
+        for access, hub_blocks in ways:
+            workload = workload_of(problem, blocks, recomputed, hub_blocks, access)
             for lookahead in (1, 0):
-                yield from _promoted(problem, workload, spilling(workload, lookahead, recomputed))
+                sketch = Sketch(problem, workload, spilling(workload, lookahead, recomputed, hub_blocks, access))
+                if sketch.feasible:
+                    yield sketch
+                    break
 
 
-def _promoted(problem: PlanningProblem, workload: Workload, decisions: Decisions) -> Iterator[Sketch]:
-    """The sketch of ``decisions``, then with one more field whole at a time, most valuable first."""
-    sketch = Sketch(problem, workload, decisions)
-    if not sketch.feasible:
+def workload_of(
+    problem: PlanningProblem, blocks: Blocks, recomputed: frozenset[str], hub_blocks: int, access: Access
+) -> Workload:
+    """The workload in which other blocks reach all fields by ``access``."""
+    workload = problem.workload(blocks, recomputed, hub_blocks)
+    if access != "blocks":
+        return workload
+    return problem.workload(blocks, recomputed, hub_blocks, frozenset(workload.published))
+
+
+def _promoted(base: Sketch) -> Iterator[Sketch]:
+    """Sketches like ``base`` with one more field whole at a time, most valuable first."""
+    if base.workload.blocks.count == 1:
         return
-    yield sketch
-    if workload.blocks.count == 1:
-        return
-    for name in _by_value(workload):
+    decisions = base.decisions
+    for name in _by_value(base.workload):
         access: Access
         for access in ("held", "resident"):
             promoted = decisions.with_access(name, access)
-            sketch = Sketch(problem, workload, promoted)
+            sketch = Sketch(base.problem, base.workload, promoted)
             if sketch.feasible:
                 decisions = promoted
                 yield sketch
@@ -127,13 +183,15 @@ def recomputations(problem: PlanningProblem) -> list[frozenset[str]]:
     return list(dict.fromkeys([frozenset[str](), frozenset(problem.recomputable())]))
 
 
-def spilling(workload: Workload, lookahead: int, recomputed: frozenset[str]) -> Decisions:
-    """Nothing stays that could leave. A single block has no halo, so its fields are at hand whole."""
-    access: Access = "held" if workload.blocks.count == 1 else "packed"
+def spilling(
+    workload: Workload, lookahead: int, recomputed: frozenset[str], hub_blocks: int, access: Access
+) -> Decisions:
+    """Nothing stays that could leave."""
     return Decisions(
         chunks_per_block=workload.blocks.chunks_per_block,
         lookahead=lookahead,
         access=dict.fromkeys(workload.published, access),
+        hub_blocks=hub_blocks,
         recomputed=recomputed,
     )
 
@@ -160,9 +218,9 @@ def _smallest(problem: PlanningProblem, choices: Sequence[Blocks], planner: str)
     shortages: list[tuple[bool, BudgetError]] = []
     for blocks in choices:
         for recomputed in recomputations(problem):
-            sketch = Sketch(
-                problem, workload := problem.workload(blocks, recomputed), spilling(workload, 0, recomputed)
-            )
+            access: Access = "held" if blocks.count == 1 else "packed"
+            workload = problem.workload(blocks, recomputed)
+            sketch = Sketch(problem, workload, spilling(workload, 0, recomputed, 0, access))
             try:
                 decisions = sketch.decided(sketch.nothing)
             except BudgetError as error:

@@ -84,7 +84,7 @@ class Sketch:
 
     def __init__(self, problem: PlanningProblem, workload: Workload, decisions: Decisions) -> None:
         """``decisions`` keep nothing, and place nothing yet."""
-        self.problem, self.workload, self._decisions = problem, workload, decisions
+        self.problem, self.workload, self.decisions = problem, workload, decisions
         groups = SlotBuilder(workload, decisions).build()
         workspace = max(phase.workspace_bytes for phase in workload.phases)
         live = live_bytes(groups, len(workload.steps), problem.alignment_bytes)[1:]
@@ -99,7 +99,7 @@ class Sketch:
 
     def _find_gaps(self, groups: list[SlotGroup], traffic: Traffic) -> Gaps:
         finder = _GapFinder(self.problem, self.workload, traffic)
-        whole = {name for name, access in self._decisions.access.items() if access not in BY_HALOS}
+        whole = {name for name, access in self.decisions.access.items() if access not in BY_HALOS}
         for group in groups:
             if group.role == "own" and group.field not in whole:
                 made = self.workload.fields[group.field].source is Source.STEP
@@ -118,7 +118,7 @@ class Sketch:
     @property
     def overlapped(self) -> bool:
         """Whether channels work side by side."""
-        return self._decisions.lookahead > 0
+        return self.decisions.lookahead > 0
 
     @property
     def nothing(self) -> Array:
@@ -176,7 +176,7 @@ class Sketch:
         """
         names = self.gaps.fields
         chosen = frozenset((names[f], block, step) for f, block, step in self.gaps.keys[kept].tolist())
-        decisions = replace(self._decisions, kept=chosen)
+        decisions = replace(self.decisions, kept=chosen)
         groups = SlotBuilder(self.workload, decisions).build()
         return replace(decisions, placed=self.problem.placed(self.workload, groups))
 

@@ -122,7 +122,7 @@ def test_what_is_read_was_written_before(model_class: type[torch.nn.Module], sto
 
 def test_live_bytes_stay_below_the_arena(store: GraphStore) -> None:
     plan = smallest_plan(store, GraphSAGE(5, 8, 3, 3))
-    assert live_bytes(list(plan.slots), len(plan.workload.steps)).max() <= plan.arena_bytes
+    assert live_bytes(plan.slot_groups, len(plan.workload.steps)).max() <= plan.arena_bytes
     assert plan.arena_bytes + plan.workspace_bytes <= plan.budget_bytes
 
 
