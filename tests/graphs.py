@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -15,6 +16,8 @@ from torch_geometric.data import Data
 from flexgnn import GraphStore, Trainer
 from flexgnn.core.errors import BudgetError
 from flexgnn.core.planner import Planner
+from flexgnn.core.program.rewrites import ALL_REWRITES
+from flexgnn.core.runtime.events import Listener
 
 
 def small_graph(
@@ -88,21 +91,38 @@ def train_with_flexgnn(
     *,
     device_memory: int | None = None,
     planner: Planner | None = None,
+    rewrites: Sequence[str] = ALL_REWRITES,
+    listeners: Sequence[Listener] = (),
     inspect: Callable[[Trainer], None] = lambda trainer: None,
 ) -> Outcome:
     """The same with FlexGNN; ``inspect`` sees the trainer after training."""
     model = copy.deepcopy(model)
     optimizer = _RecordingAdam(model)
-    trainer = Trainer(model, store, optimizer, device_memory=device_memory, planner=planner or "greedy")
+    trainer = Trainer(
+        model,
+        store,
+        optimizer,
+        device_memory=device_memory,
+        planner=planner or "greedy",
+        rewrites=rewrites,
+        listeners=listeners,
+    )
     records = trainer.fit(epochs)
     inspect(trainer)
     return Outcome([r.loss for r in records], optimizer.first, trainer.predict(), model.state_dict())
 
 
-def smallest_budget(model: torch.nn.Module, store: GraphStore, planner: Planner) -> int:
+def smallest_budget(
+    model: torch.nn.Module, store: GraphStore, planner: Planner, rewrites: Sequence[str] = ALL_REWRITES
+) -> int:
     """The least memory that ``planner`` says will do, taken from its refusal."""
     trainer = Trainer(
-        copy.deepcopy(model), store, torch.optim.Adam(model.parameters()), device_memory=1, planner=planner
+        copy.deepcopy(model),
+        store,
+        torch.optim.Adam(model.parameters()),
+        device_memory=1,
+        planner=planner,
+        rewrites=rewrites,
     )
     try:
         trainer.plan  # noqa: B018
@@ -113,6 +133,21 @@ def smallest_budget(model: torch.nn.Module, store: GraphStore, planner: Planner)
 
 def store_of(data: Data, path: Path, chunk_rows: int = 7) -> GraphStore:
     return GraphStore.from_pyg(data, path, chunk_rows=chunk_rows, overwrite=True)
+
+
+def assert_close(ours: Outcome, pyg: Outcome) -> None:
+    """Within 1e-4: losses each, gradients and logits by the largest of a tensor."""
+    for epoch, (loss, expected) in enumerate(zip(ours.losses, pyg.losses, strict=True)):
+        assert loss == pytest.approx(expected, rel=1e-4), f"epoch {epoch}"
+    assert ours.gradients.keys() == pyg.gradients.keys()
+    for name, gradient in ours.gradients.items():
+        assert relative_error(gradient, pyg.gradients[name]) < 1e-4, name
+    assert relative_error(ours.logits, pyg.logits) < 1e-4
+
+
+def relative_error(ours: Tensor, expected: Tensor) -> float:
+    # Gradients that are zero in exact arithmetic come out as rounding noise on either side.
+    return float((ours - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
 
 
 class _RecordingAdam(torch.optim.Adam):

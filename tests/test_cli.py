@@ -105,6 +105,10 @@ def test_a_recorded_run_can_be_reported_and_predicts(run: Run, graph: Path, tmp_
 
 def test_plan_shows_and_saves_without_training(run: Run, graph: Path, tmp_path: Path) -> None:
     shown = run("plan", "--dataset", graph, "--hidden", 8, "-o", tmp_path / "plan.json").stdout
+    assert "loss of stage 2" in shown
+    assert "fold: x_gcn_loop1 (5 columns)" in shown
+    assert not (graph / "folded").exists()
+    shown = run("plan", "--dataset", graph, "--hidden", 8, "--no-rewrite", "fold", "--no-rewrite", "order").stdout
     assert "loss of stage 3" in shown
     assert json.loads((tmp_path / "plan.json").read_text())["flexgnn_plan"] == 1
 
@@ -130,6 +134,7 @@ def test_import_and_generate_make_stores(run: Run, tmp_path: Path) -> None:
         ("--dataset", "/nowhere/graph", "no graph store at /nowhere/graph"),
         ("--model", "gat", "gcn, gin, sage"),
         ("--planner", "ilq", "greedy"),
+        ("--no-rewrite", "folding", "order, fold, fuse, gradients"),
         ("--ssd-backend", "arow", "Did you mean 'arrow'"),
         ("--device", "tpu", "'cpu' and 'cuda'"),
         ("--device", "cuda", "cuda"),

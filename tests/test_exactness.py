@@ -16,7 +16,7 @@ from torch_geometric.nn import GCN, GIN, GCNConv, GraphSAGE, SAGEConv, Sequentia
 
 from flexgnn import Trainer
 from flexgnn.planners.greedy import GreedyPlanner
-from tests.graphs import Outcome, small_graph, smallest_budget, store_of, train_with_flexgnn, train_with_pyg
+from tests.graphs import assert_close, small_graph, smallest_budget, store_of, train_with_flexgnn, train_with_pyg
 
 MODELS: dict[str, Callable[[int, int], torch.nn.Module]] = {
     "gcn": lambda f, c: GCN(f, 8, 3, c),
@@ -72,21 +72,6 @@ class Shared(torch.nn.Module):
         h = self.enter(x)
         weighted = self.leave(self.weighted(h, edge_index, edge_weight))
         return weighted + self.summed(h, edge_index) + self.averaged(h, edge_index)
-
-
-def assert_close(ours: Outcome, pyg: Outcome) -> None:
-    """Within 1e-4: losses each, gradients and logits by the largest of a tensor."""
-    for epoch, (loss, expected) in enumerate(zip(ours.losses, pyg.losses, strict=True)):
-        assert loss == pytest.approx(expected, rel=1e-4), f"epoch {epoch}"
-    assert ours.gradients.keys() == pyg.gradients.keys()
-    for name, gradient in ours.gradients.items():
-        assert relative_error(gradient, pyg.gradients[name]) < 1e-4, name
-    assert relative_error(ours.logits, pyg.logits) < 1e-4
-
-
-def relative_error(ours: Tensor, expected: Tensor) -> float:
-    # Gradients that are zero in exact arithmetic come out as rounding noise on either side.
-    return float((ours - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
 
 
 def takes_weights(name: str) -> bool:

@@ -60,11 +60,13 @@ def _folded_name(value: str, reduce: Reduce, adjacency: Adjacency) -> str:
     return re.sub(r"\W", "_", f"{value}_{label.replace('none', reduce, 1)}")
 
 
-def folding_program(folded: Folded, width: int, columns: range) -> Program:
-    """A network without parameters whose output is ``folded`` (of ``width`` columns) at some of its ``columns``.
+def folding_program(program: Program, folded: Folded, columns: range) -> Program:
+    """A network without parameters whose output is some ``columns`` of ``folded``, which ``program`` reads.
 
     It pulls from the stored input itself where all columns are wanted as they are, else from a copy of some.
     """
+    width = program.widths[folded.name]
+    stored = {name: its_width for name, its_width in program.widths.items() if is_stored(name)}
     direct = len(columns) == width and vector_names(folded.adjacency).neighbor is None
     source = folded.input if direct else _COLUMNS
 
@@ -83,8 +85,9 @@ def folding_program(folded: Folded, width: int, columns: range) -> Program:
         aggregations=(
             Aggregation(stage=1, input=source, output=_AGGREGATED, reduce=folded.reduce, adjacency=folded.adjacency),
         ),
-        widths={folded.input: width, **dict.fromkeys((source, _AGGREGATED, _OUTPUT), len(columns))},
+        widths={**stored, **dict.fromkeys({source, _AGGREGATED, _OUTPUT}, len(columns))},
         needs_grad=frozenset(),
         random=False,
+        folded=program.folded,
         labelled=False,
     )

@@ -68,7 +68,7 @@ def rewrite(root: torch.nn.Module, graph: Graph, num_features: int, rewrites: fr
     facts = check_rows(root, graph, widths)
     notes: list[str] = []
     while (swap := _next_swap(root, graph, facts, rewrites)) is not None:
-        if not is_foldable(swap.input):
+        if "fold" not in rewrites or not is_foldable(swap.input):
             notes.append(f"order: layer {swap.layer} aggregates {swap.width_after} columns instead of {swap.width}")
         swap.make(graph)
         facts = check_rows(root, graph, widths)

@@ -43,9 +43,8 @@ class Folding:
     """The folded aggregations of one program over one graph."""
 
     def __init__(self, program: Program, store: GraphStore, planner: Planner) -> None:
-        self._store, self._planner = store, planner
-        self._widths = {folded: program.widths[folded.name] for folded in program.folded}
-        self._arrays = {folded: FoldedArray(store, folded.name, width) for folded, width in self._widths.items()}
+        self._program, self._store, self._planner = program, store, planner
+        self._arrays = {f: FoldedArray(store, f.name, program.widths[f.name]) for f in program.folded}
         self._tasks: list[_Task] = []
 
     def obstacle(self) -> str | None:
@@ -91,7 +90,7 @@ class Folding:
         self._tasks = []
 
     def _planned(self, folded: Folded, problem: PlanningProblem) -> _Task:
-        columns = self._widths[folded]
+        columns = self._program.widths[folded.name]
         while True:
             try:
                 decisions = self._planner.decide(self._part(folded, problem, range(columns)))
@@ -103,10 +102,10 @@ class Folding:
                 return _Task(folded=folded, problem=problem, columns=columns, decisions=decisions)
 
     def _part(self, folded: Folded, problem: PlanningProblem, columns: range) -> PlanningProblem:
-        return problem.evaluating(folding_program(folded, self._widths[folded], columns))
+        return problem.evaluating(folding_program(self._program, folded, columns))
 
     def _compute(self, task: _Task, writer: FoldedWriter, runner: Runner, listener: Listener) -> None:
-        width = self._widths[task.folded]
+        width = self._program.widths[task.folded.name]
         for start in range(0, width, task.columns):
             # The last group is as wide as the others, so that the same decisions fit.
             first = min(start, width - task.columns)

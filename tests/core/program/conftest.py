@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flexgnn.core.program.lower import lower
 from flexgnn.core.program.program import Adjacency, Aggregation, Folded, Program, RowContext
+from flexgnn.core.program.rewrites import ALL_REWRITES
 
 EVALUATION = RowContext(start=0, seed=0, epoch=0, training=False)
 
@@ -103,10 +104,10 @@ def check_program(program: Program, values: dict[str, Tensor]) -> None:
         known |= set(segment.outputs)  # an aggregation is for the segment of its own stage alone
 
 
-def check_exact(model: torch.nn.Module, graph: SmallGraph) -> Program:
+def check_exact(model: torch.nn.Module, graph: SmallGraph, rewrites: Sequence[str] = ALL_REWRITES) -> Program:
     """Lower ``model``, and compare logits and gradients with those of the model itself, dropout off."""
     takes_weight = graph.edge_weight is not None
-    program = lower(model, num_features=graph.x.shape[1], weighted=takes_weight)
+    program = lower(model, num_features=graph.x.shape[1], weighted=takes_weight, rewrites=rewrites)
     values = run_program(program, graph)
     check_program(program, values)
 
@@ -138,7 +139,7 @@ def make_graph() -> Callable[..., SmallGraph]:
 
 
 @pytest.fixture(scope="session")
-def exact() -> Callable[[torch.nn.Module, SmallGraph], Program]:
+def exact() -> Callable[..., Program]:
     return check_exact
 
 
