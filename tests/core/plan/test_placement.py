@@ -14,6 +14,8 @@ from flexgnn.core.plan.cost import TierRates
 from flexgnn.core.plan.placement import StorageTier, check_wanted, pack_part, place, stored_parts, tensor_class
 from flexgnn.core.plan.plan import Plan, freeze
 from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.search import spilling
+from flexgnn.core.plan.sketch import Sketch
 from flexgnn.core.program.lower import lower
 from flexgnn.planners.greedy import GreedyPlanner
 from tests.graphs import small_graph, store_of
@@ -44,15 +46,11 @@ def problem_over(
 
 
 def plan_over(store: GraphStore, *tiers: StorageTier, wanted: dict[str, str] | None = None) -> Plan:
-    """The plan of the smallest budget."""
-    problem = problem_over(store, tiers, 1, wanted)
-    planner = GreedyPlanner(5)
-    with pytest.raises(BudgetError) as refusal:
-        planner.decide(problem)
-    if "smallest that works is " not in str(refusal.value):
-        raise refusal.value
-    problem = problem.with_budget(int(str(refusal.value).split("smallest that works is ")[1].split()[0]))
-    return freeze(problem, planner.decide(problem), "greedy")
+    """A plan over five blocks that keeps nothing."""
+    problem = problem_over(store, tiers, 2**40, wanted)
+    workload = problem.workload(problem.blocks(-(-len(problem.choices[-1].row_counts) // 5)))
+    sketch = Sketch(problem, workload, spilling(workload, 1, frozenset(), 0, "packed"))
+    return freeze(problem, sketch.decided(sketch.nothing), "spilling")
 
 
 def classes(plan: Plan) -> dict[str, set[str]]:
@@ -120,15 +118,20 @@ def test_what_is_wanted_on_a_tier_comes_before_what_could_be_anywhere(store: Gra
 
 
 def test_a_class_that_does_not_fit_where_it_is_wanted_is_named(store: GraphStore) -> None:
-    fast, bulk = StorageTier(name="fast", capacity_bytes=2000), StorageTier(name="bulk")
-    alone = plan_over(store, StorageTier(name="a"))
-    problem = problem_over(store, (fast, bulk), alone.budget_bytes, {"halos": "fast"})
-    with pytest.raises(BudgetError, match=r"spills .* of halos, and there is room for 2.0 KiB on fast") as refusal:
+    fast, bulk = StorageTier(name="fast", capacity_bytes=1000), StorageTier(name="bulk")
+    problem = problem_over(store, (fast, bulk), smallest_budget(problem_over(store, (bulk,), 1)), {"topology": "fast"})
+    with pytest.raises(BudgetError, match=r"spills .* of topology, and there is room for 1000 B on fast") as refusal:
         GreedyPlanner().decide(problem)
     assert "place them elsewhere" in str(refusal.value)
-    larger = problem.with_budget(int(str(refusal.value).split("that works is ")[1].split()[0]))
+    larger = problem.with_budget(refusal.value.smallest_bytes)
     plan = freeze(larger, GreedyPlanner().decide(larger), "greedy")
-    assert plan.stored_bytes.get("fast", 0) <= 2000
+    assert plan.stored_bytes.get("fast", 0) <= 1000
+
+
+def smallest_budget(problem: PlanningProblem) -> int:
+    with pytest.raises(BudgetError) as refusal:
+        GreedyPlanner().decide(problem)
+    return refusal.value.smallest_bytes
 
 
 def test_sizes_of_parts_are_what_the_traffic_writes_and_the_setup_stages(store: GraphStore) -> None:
