@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch_geometric.data import Data
 
-from flexgnn import GraphStore
 from flexgnn.core.errors import PluginError
 from flexgnn.core.plugins import load_plugins
 from flexgnn.launch import make_trainer
 from flexgnn.options import run_config
+from flexgnn.testing.graphs import random_graph
 from flexgnn.testing.kit import Kit
 from flexgnn.testing.processes import same_imports
 
@@ -44,7 +42,7 @@ class TrainingTests(Kit):
         output = tmp_path / "output"
         arguments = {
             **_TRAINING,
-            "dataset": _graph(tmp_path / "graph").path,
+            "dataset": random_graph(tmp_path / "graph").path,
             "device-memory": 2 * expected.peak_bytes // 3,
             "output": output,
         }
@@ -74,27 +72,11 @@ class TrainingTests(Kit):
         return ["--tier", f"{name}={name}:{location}{settings}"]
 
 
-def _graph(path: Path) -> GraphStore:
-    """A small random graph, the same in every call."""
-    generator = torch.Generator().manual_seed(11)
-    num_nodes, num_classes = 600, 3
-    place = torch.arange(num_nodes) % 5
-    data = Data(
-        x=torch.randn(num_nodes, 5, generator=generator),
-        edge_index=torch.randint(0, num_nodes, (2, 3000), generator=generator),
-        y=torch.arange(num_nodes) % num_classes,
-        train_mask=place < 3,
-        val_mask=place == 3,
-        test_mask=place == 4,
-    )
-    return GraphStore.from_pyg(data, path, chunk_rows=64)
-
-
 @functools.cache
 def _trained_in_memory() -> _InMemory:
     """What every tier is compared with; it is the same for all, so it is made once."""
     with tempfile.TemporaryDirectory(prefix="kit-") as folder:
-        store = _graph(Path(folder) / "graph")
+        store = random_graph(Path(folder) / "graph")
         trainer = make_trainer(run_config(dataset=str(store.path), **_TRAINING), store)
         records = trainer.fit(_TRAINING["epochs"])
         in_use = {tier for tier, peak_bytes in records[-1].peak_bytes.items() if peak_bytes > 0}

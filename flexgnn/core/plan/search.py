@@ -134,8 +134,8 @@ def _filled_seconds(sketch: Sketch) -> float:
     return sketch.seconds(sketch.filled_by_density(1.0))
 
 
-def _bases(problem: PlanningProblem, blocks: Blocks) -> Iterator[Sketch]:
-    """The sketches over one grouping in which no field is whole that need not be."""
+def _bases(problem: PlanningProblem, blocks: Blocks, lookaheads: Sequence[int] = (1, 0)) -> Iterator[Sketch]:
+    """The sketches over one grouping in which no field is whole that need not be; the first lookahead that fits."""
     hubs = [2**power for power in range(1, (blocks.count - 1).bit_length())]
     ways: list[tuple[Access, int]] = [("packed", 0), *(("packed", hub_blocks) for hub_blocks in hubs)]
     if blocks.count <= _FEW_BLOCKS:
@@ -145,7 +145,7 @@ def _bases(problem: PlanningProblem, blocks: Blocks) -> Iterator[Sketch]:
     for recomputed in recomputations(problem):
         for access, hub_blocks in ways:
             workload = workload_of(problem, blocks, recomputed, hub_blocks, access)
-            for lookahead in (1, 0):
+            for lookahead in lookaheads:
                 sketch = Sketch(problem, workload, spilling(workload, lookahead, recomputed, hub_blocks, access))
                 if sketch.feasible:
                     yield sketch
@@ -214,27 +214,25 @@ def _smallest(problem: PlanningProblem, choices: Sequence[Blocks], planner: str)
         BudgetError: if it does not; the message names the smallest budget that works.
     """
     limitless = problem.with_budget(2**62)
+    sketches = [sketch for blocks in choices for sketch in _bases(limitless, blocks, (0,))]
     needed: list[tuple[int, int, Decisions]] = []
-    shortages: list[tuple[bool, BudgetError]] = []
-    for blocks in choices:
-        for recomputed in recomputations(problem):
-            access: Access = "held" if blocks.count == 1 else "packed"
-            workload = problem.workload(blocks, recomputed)
-            sketch = Sketch(problem, workload, spilling(workload, 0, recomputed, 0, access))
-            try:
-                decisions = sketch.decided(sketch.nothing)
-            except BudgetError as error:
-                shortages.append((not sketch.feasible, error))
-                continue
-            peak = freeze(limitless, decisions, planner).projected_peak_bytes
-            needed.append((peak, len(needed), decisions))
+    shortages: list[tuple[int, int, BudgetError]] = []
+    for least, number, sketch in sorted((sketch.live_peak_bytes, n, sketch) for n, sketch in enumerate(sketches)):
+        if needed and least >= needed[0][0]:
+            break
+        try:
+            decisions = sketch.decided(sketch.nothing)
+        except BudgetError as error:
+            shortages.append((least, number, error))
+            continue
+        heapq.heappush(needed, (freeze(limitless, decisions, planner).projected_peak_bytes, number, decisions))
     if not needed:
-        raise shortages[0][1]
-    peak, _, decisions = min(needed)
+        raise shortages[0][2]
+    peak, _, decisions = needed[0]
     if peak <= problem.budget_bytes:
         return decisions
     size = f"{peak} bytes ({format_size(peak)})"
-    shortage = next((error for infeasible, error in shortages if not infeasible), None)
+    shortage = next((error for least, _, error in shortages if least <= problem.budget_bytes), None)
     if shortage is not None:
         raise BudgetError(
             f"{shortage} With these storage tiers the smallest budget of {problem.compute_tier} that works is {size}.",

@@ -121,6 +121,11 @@ class Sketch:
         return self.decisions.lookahead > 0
 
     @property
+    def live_peak_bytes(self) -> int:
+        """The most memory that is in use with no gap filled; packing may need more."""
+        return self.problem.budget_bytes - int(self.room.min())
+
+    @property
     def nothing(self) -> Array:
         """Bool [G]: no gap filled."""
         return np.zeros(len(self.gaps), dtype=np.bool_)
