@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from flexgnn.calibrating import calibrate_tiers
+from flexgnn.calibrating import calibrate_compute, calibrate_tiers
 from flexgnn.console import (
     RunDisplay,
     accuracy_line,
     calibration_table,
+    compute_table,
     graph_line,
     make_console,
     peak_table,
     plan_line,
     plan_tables,
     plugin_table,
+    show_measurement,
     traffic_table,
 )
-from flexgnn.core.plan.profile import save_profiles
+from flexgnn.core.plan.profile import save_profile
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.sizes import format_size
 from flexgnn.core.tier_spec import FORM
@@ -75,7 +78,7 @@ def plan(
     console = make_console()
     store = open_graph(config.dataset)
     console.print(graph_line(store.info))
-    made = make_trainer(config, store).plan
+    made = make_trainer(config, store, (partial(show_measurement, console),)).plan
     console.print(plan_line(made))
     console.print(*plan_tables(made), sep="\n")
     made.save(output)
@@ -95,11 +98,14 @@ def calibrate(
     ] = None,
     ssd_path: Annotated[str | None, typer.Option(help="Existing directory to measure in.")] = None,
 ) -> None:
-    """Measure every storage tier, and keep the rates for planning."""
+    """Measure how fast this machine computes, and every storage tier, and keep the rates for planning."""
     console = make_console()
+    rates = calibrate_compute(console)
+    console.print(compute_table(rates))
     profiles = calibrate_tiers(tier or [], ssd_path, console)
     console.print(calibration_table(profiles))
-    console.print(f"saved to {save_profiles(profiles)}")
+    path = save_profile(lambda profile: profile.with_compute(rates).with_tiers(profiles))
+    console.print(f"saved to {path}")
 
 
 @app.command("import")

@@ -69,7 +69,7 @@ class Plan:
 
     @property
     def projected_epoch_seconds(self) -> float:
-        """An epoch with all its phases, evaluation included, at the assumed rates."""
+        """An epoch with all its phases, evaluation included."""
         return sum(seconds.total for seconds in self.phase_seconds)
 
     @property

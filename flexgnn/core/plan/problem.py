@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -12,12 +12,15 @@ from torch import Tensor
 from flexgnn.core.graph.layout import ALIGNED_ROWS
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks, block_choices
-from flexgnn.core.plan.cost import ASSUMED_RATES, Rates
+from flexgnn.core.plan.cost import Rates
+from flexgnn.core.plan.locality import Locality, measure_locality
+from flexgnn.core.plan.machines import laptop_rates
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
 from flexgnn.core.plan.placement import StorageTier, place, stored_parts
 from flexgnn.core.plan.slots import Slot
 from flexgnn.core.plan.topology import Direction, HaloCounts, count_halos
 from flexgnn.core.plan.unroll import PhaseCost, Unroller, backward_stages, consumers, local_consumers
+from flexgnn.core.plan.work import LossWork, Work, tile_work
 from flexgnn.core.plan.workload import PhaseKind, Workload
 from flexgnn.core.plan.workspace import bytes_for_rows, measured_bytes
 from flexgnn.core.program.loss import count_correct, tile_loss
@@ -42,7 +45,7 @@ class PlanningProblem:
     training: bool
     evaluation: bool
     """Whether the plan covers an evaluation pass: after training, or by itself."""
-    rates: Rates = ASSUMED_RATES
+    rates: Rates = field(default_factory=laptop_rates)
     wanted: Mapping[str, str] = field(default_factory=dict)
     """By tensor class, the storage tier that the user wants it on."""
 
@@ -72,22 +75,32 @@ class PlanningProblem:
     def _costs(self) -> dict[tuple[PhaseKind, int], PhaseCost]:
         return {}
 
+    @cached_property
+    def localities(self) -> dict[Direction, Locality]:
+        """Of every stored adjacency."""
+        return {direction: measure_locality(self.store, direction) for direction in self._directions}
+
+    @property
+    def _directions(self) -> tuple[Direction, ...]:
+        return ("in",) if self.store.info.symmetric else ("in", "out")
+
     def blocks(self, chunks_per_block: int) -> Blocks:
         info = self.store.info
         return Blocks(num_nodes=info.num_nodes, chunk_rows=info.chunk_rows, chunks_per_block=chunks_per_block)
 
     def halos(self, blocks: Blocks) -> dict[Direction, HaloCounts]:
         """Halo counts of every stored adjacency; counted once for each grouping."""
-        directions: tuple[Direction, ...] = ("in",) if self.store.info.symmetric else ("in", "out")
-        for direction in directions:
+        for direction in self._directions:
             key = (blocks.chunks_per_block, direction)
             if key not in self._halos:
                 self._halos[key] = count_halos(self.store, blocks, direction)
-        return {direction: self._halos[blocks.chunks_per_block, direction] for direction in directions}
+        return {direction: self._halos[blocks.chunks_per_block, direction] for direction in self._directions}
 
     def workload(self, blocks: Blocks, recomputed: frozenset[str] = frozenset()) -> Workload:
         """The epoch over ``blocks``, with the values ``recomputed`` computed again in backward."""
-        unroller = Unroller(self.program, self.store.info, blocks, self.halos(blocks), self._phase_cost, recomputed)
+        unroller = Unroller(
+            self.program, self.store.info, blocks, self.halos(blocks), self.localities, self._phase_cost, recomputed
+        )
         return unroller.build(training=self.training, evaluation=self.evaluation)
 
     def recomputable(self) -> list[str]:
@@ -107,38 +120,52 @@ class PlanningProblem:
     def with_budget(self, budget_bytes: int) -> PlanningProblem:
         """The same problem under another budget, sharing what was counted."""
         other = replace(self, budget_bytes=budget_bytes)
-        other.__dict__.update(_halos=self._halos, _costs=self._costs)
+        other.__dict__.update(_halos=self._halos, _costs=self._costs, localities=self.localities)
         return other
 
     def _phase_cost(self, kind: PhaseKind, stage: int) -> PhaseCost:
         if (kind, stage) not in self._costs:
             segment = self.program.segments[stage]
-            backward = kind in ("loss", "backward")
             rows = min(self.store.info.chunk_rows, self.store.info.num_nodes)
             per_tile = bytes_for_rows(lambda r: self._tile_bytes(segment, kind, r), rows)
-            matrices = sum(p.numel() for p in segment.parameters if p.ndim == 2)
             self._costs[kind, stage] = PhaseCost(
-                workspace_bytes=self.threads * per_tile, flops_per_row=2 * matrices * (3 if backward else 1)
+                workspace_bytes=self.threads * per_tile, work=self._tile_work(segment, kind, rows)
             )
         return self._costs[kind, stage]
 
     def _tile_bytes(self, segment: Segment, kind: PhaseKind, rows: int) -> int:
         """Bytes that a tile of ``rows`` takes, beside the fields that it reads and writes."""
+        widths = self.program.widths
+        beside = 4 * rows * sum(widths[name] for name in segment.outputs)
+        if self.store.info.chunk_rows % ALIGNED_ROWS:
+            beside += 4 * rows * sum(widths[name] for name in segment.inputs)
+        return beside + measured_bytes(self._prepared(segment, kind, rows, self._loss_gradient))
+
+    def _tile_work(self, segment: Segment, kind: PhaseKind, rows: int) -> Work:
+        """What ``kind`` computes on a tile of ``rows``; the loss is not among its operators."""
+        work = tile_work(lambda r: self._prepared(segment, kind, r, torch.empty_like), rows)
+        if kind != "loss":
+            return work
+        columns, multi_label = self.program.widths[self.program.logits], self.store.info.multi_label
+        loss = tile_work(lambda r: partial(self._loss_gradient, torch.zeros(r, columns)), rows)
+        return work + Work(loss=LossWork(columns=columns, multi_label=multi_label, size_bytes=loss.size_bytes))
+
+    def _prepared(
+        self, segment: Segment, kind: PhaseKind, rows: int, loss_gradient: Callable[[Tensor], Tensor]
+    ) -> Callable[[], object]:
+        """A tile of zeros as a step of ``kind`` runs it: what is left to do once its inputs are there."""
         program = self.program
         values = {name: torch.zeros(rows, program.widths[name]) for name in segment.inputs}
         context = RowContext(start=0, seed=0, epoch=0, training=kind != "evaluate")
-        beside = 4 * rows * sum(program.widths[name] for name in segment.outputs)
-        if self.store.info.chunk_rows % ALIGNED_ROWS:
-            beside += 4 * rows * sum(program.widths[name] for name in segment.inputs)
         if kind in ("forward", "evaluate"):
-            return beside + measured_bytes(lambda: self._evaluate(segment, values, context, kind))
+            return lambda: self._evaluate(segment, values, context, kind)
 
         def gradients_of(outputs: NamedTensors) -> NamedTensors:
             if kind == "loss":
-                return {program.logits: self._loss_gradient(outputs[program.logits])}
-            return {name: torch.zeros_like(t) for name, t in outputs.items() if name in program.needs_grad}
+                return {program.logits: loss_gradient(outputs[program.logits])}
+            return {name: torch.empty_like(t) for name, t in outputs.items() if name in program.needs_grad}
 
-        return beside + measured_bytes(lambda: run_backward(segment, values, context, program.needs_grad, gradients_of))
+        return lambda: run_backward(segment, values, context, program.needs_grad, gradients_of)
 
     def _labels(self, logits: Tensor) -> Tensor:
         return torch.zeros_like(logits) if self.store.info.multi_label else torch.zeros(len(logits), dtype=torch.int64)

@@ -8,7 +8,15 @@ from typing import Literal
 
 import numpy as np
 
-from flexgnn.core.plan.cost import PhaseSeconds, Rates, TierRates, compute_seconds, read_seconds, write_seconds
+from flexgnn.core.plan.cost import (
+    PhaseSeconds,
+    Rates,
+    TierRates,
+    compute_seconds,
+    gather_seconds,
+    read_seconds,
+    write_seconds,
+)
 from flexgnn.core.plan.placement import Placement, StorageTier, pack_part
 from flexgnn.core.plan.slots import SETUP_STEP, Slot
 from flexgnn.core.plan.workload import Source, Workload
@@ -33,6 +41,8 @@ class Transfer:
     """The step that needs what is read, or made what is written."""
     size_bytes: int
     calls: int
+    packed: bool = False
+    """Whether the step puts the rows next to each other first."""
 
 
 class Traffic:
@@ -66,10 +76,12 @@ class Traffic:
             cost = read_seconds if move.direction == "read" else write_seconds
             name = channel(move.tier, move.direction)
             channels[phase][name] = channels[phase].get(name, 0.0) + cost(own, move.size_bytes, move.calls)
-            handling[phase] += move.size_bytes * own.cpu_seconds_per_byte
+            handling[phase] += move.size_bytes * own.cpu_seconds_per_byte / rates.compute.threads
+            if move.packed:
+                handling[phase] += gather_seconds(rates.compute, move.size_bytes)
         return [
             PhaseSeconds(
-                compute=compute_seconds(rates, workload, phase),
+                compute=compute_seconds(rates.compute, workload, phase),
                 handling=handling[phase.index],
                 channels=channels[phase.index],
                 overlapped=overlapped,
@@ -91,6 +103,7 @@ class Traffic:
                     step=slot.first_step,
                     size_bytes=self._workload.pack_bytes(slot.field, slot.block),
                     calls=len(self._workload.pack_groups(slot.field, slot.block)),
+                    packed=True,
                 )
             elif slot.loaded and slot.first_step != SETUP_STEP:
                 stored = self._workload.fields[slot.field].source is Source.STORE

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from flexgnn.core.errors import ConfigError, DamagedBlobError, GraphError, TrainingError
 from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.cost import Rates
 from flexgnn.core.plan.placement import check_wanted
 from flexgnn.core.plan.plan import Plan, freeze
 from flexgnn.core.plan.problem import PlanningProblem
@@ -24,6 +25,7 @@ from flexgnn.core.plugins import load_plugins
 from flexgnn.core.program.lower import lower
 from flexgnn.core.runtime.events import DamageFound, EpochRecord, Event, Listener, RunPlanned
 from flexgnn.core.runtime.executor import Executor, Totals
+from flexgnn.core.runtime.measuring import MachineAtHand
 from flexgnn.core.runtime.splits import SplitSizes, count_splits
 from flexgnn.core.runtime.storage import ConfiguredTier, open_storage
 from flexgnn.core.sizes import parse_size
@@ -169,18 +171,30 @@ class Trainer:
     # Planning
 
     def _make_plan(self, *, training: bool) -> Plan:
+        plan = self._planned(training=training)
+        # A storage tier is only measured where something goes to storage.
+        if plan.stored_bytes and self._machine.measure_unknown(self._tiers.values()):
+            plan = self._planned(training=training)
+        return plan
+
+    def _planned(self, *, training: bool) -> Plan:
         problem = PlanningProblem(
             program=self._program,
             store=self.store,
             budget_bytes=self._budget_bytes or self._backend.free_bytes(),
             compute_tier=self._backend.name,
-            storage_tiers=tuple(tier.for_planning() for tier in self._tiers.values()),
+            storage_tiers=tuple(tier.for_planning(self._machine.profile) for tier in self._tiers.values()),
             wanted=self._wanted,
             threads=self._threads,
             training=training,
             evaluation=self._program.random or not training,
+            rates=Rates(compute=self._machine.compute_rates(self._threads)),
         )
         return freeze(problem, self._planner.decide(problem), self._planner.name)
+
+    @cached_property
+    def _machine(self) -> MachineAtHand:
+        return MachineAtHand(self._emit)
 
     def _check_classes(self) -> None:
         outputs, info = self._program.widths[self._program.logits], self.store.info
