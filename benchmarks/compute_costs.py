@@ -89,9 +89,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5, help="epochs of each model, of which the first is not counted")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        made = options.graph or generate(
-            Path(directory) / "graph", num_nodes=options.nodes, num_edges=options.edges
-        ).path
+        made = (
+            options.graph or generate(Path(directory) / "graph", num_nodes=options.nodes, num_edges=options.edges).path
+        )
         store = GraphStore.open(made)
         threads = torch.get_num_threads()
         measure_compute(threads)  # compiles
@@ -119,7 +119,9 @@ def report(name: str, trainer: Trainer, rates: ComputeRates, measured: Measured)
     print(f"{name:24s} {total:.3f} {epoch:.3f} {processor:.3f}   {total / epoch:.2f} {total / processor:.2f}")
     for phase, seconds in projected.items():
         wall, busy = found[phase]
-        print(f"    {describe(phase):20s} {seconds:.3f} {wall:.3f} {busy:.3f}   {seconds / wall:.2f} {seconds / busy:.2f}")
+        print(
+            f"    {describe(phase):20s} {seconds:.3f} {wall:.3f} {busy:.3f}   {seconds / wall:.2f} {seconds / busy:.2f}"
+        )
     return abs(total / epoch - 1), abs(total / processor - 1)
 
 

@@ -59,8 +59,9 @@ def step_seconds(rates: ComputeRates, workload: Workload, phase: Phase) -> Array
     blocks, calls = workload.blocks, phase.work.calls
     rows = np.minimum(blocks.chunk_rows, blocks.num_nodes - np.arange(0, blocks.num_nodes, blocks.chunk_rows))
     tiles = rows * _row_seconds(rates, workload, phase) + calls * rates.single("call")
+    tiles += max(1, len(phase.pulls)) * rates.single("tile")
     for pull in phase.pulls:
-        tiles += workload.localities[pull.topology].tile_edges * _edge_seconds(rates, workload, phase, pull)
+        tiles += workload.localities[pull.topology].tile_edges * _edge_seconds(rates, workload, pull)
     seconds = np.zeros(blocks.count)
     schedule(tiles, blocks.chunks_per_block, rates.threads, seconds)
     tiles_of_block = np.diff(np.append(np.arange(0, len(tiles), blocks.chunks_per_block), len(tiles)))
@@ -78,13 +79,13 @@ def _row_seconds(rates: ComputeRates, workload: Workload, phase: Phase) -> float
     seconds = rates.work_seconds(work) / min(blocks.chunk_rows, blocks.num_nodes)
     if work.loss is not None:
         seconds += rates.loss_seconds(work.loss.columns, multi_label=work.loss.multi_label)
-    fields = dict.fromkeys((*phase.reads, *phase.writes))
-    seconds += sum(workload.fields[name].row_bytes for name in fields) * rates.single("stream")
+    # What is read goes into products, which are measured on rows from memory.
+    seconds += sum(workload.fields[name].row_bytes for name in phase.writes) * rates.single("stream")
     return seconds + sum(rates.row_seconds(pull.width) for pull in phase.pulls)
 
 
-def _edge_seconds(rates: ComputeRates, workload: Workload, phase: Phase, pull: Pull) -> float:
-    """Of one thread, for an edge of ``pull``."""
+def _edge_seconds(rates: ComputeRates, workload: Workload, pull: Pull) -> Array:
+    """Of one thread, for an edge of ``pull`` in each tile."""
     width = workload.fields[pull.field].width or 1
     seconds = rates.edge_seconds(width, workload.localities[pull.topology].reach)
     return seconds * rates.single("maximum") if pull.reduce == "max" else seconds

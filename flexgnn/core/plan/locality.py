@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flexgnn.core.graph.store import GraphStore
-from flexgnn.core.plan.rates import Reach, no_reach
+from flexgnn.core.plan.rates import Reach
 from flexgnn.core.plan.topology import Direction
 from flexgnn.core.program.kernels import count_distances
 from flexgnn.core.tier import Array
@@ -38,31 +38,36 @@ def measure_locality(store: GraphStore, direction: Direction) -> Locality:
     info = store.info
     bounds = np.append(np.arange(0, info.num_nodes, info.chunk_rows), info.num_nodes)
     positions = _edge_positions(store, direction, bounds)
-    counts = np.zeros(_CLASSES + 1, dtype=np.int64)
+    counts = np.zeros((len(bounds) - 1, _CLASSES + 1), dtype=np.int64)
     last = np.zeros(info.num_nodes, dtype=np.int64)
-    clock = 1
-    for first, stop in _windows(positions):
-        for begin in range(first, stop, 2**20):
-            indices = store.read(f"{direction}/indices", begin, min(begin + 2**20, stop))
-            count_distances(indices, clock, last, counts)
-            clock += len(indices)
+    for first_tile, stop_tile in _windows(positions):
         last.fill(0)
-    return Locality(tile_edges=np.diff(positions), reach=reach_of(counts, info.num_nodes))
+        for tile in range(first_tile, stop_tile):
+            first, stop = int(positions[tile]), int(positions[tile + 1])
+            indices = store.read(f"{direction}/indices", first, stop)
+            count_distances(indices, first + 1, last, counts[tile])
+    return Locality(tile_edges=np.diff(positions), reach=reach_of(counts, info.num_nodes, int(positions[-1])))
 
 
-def reach_of(counts: Array, num_nodes: int) -> Reach:
-    """The ranges that follow from ``counts``: edges whose row was touched before, by the power of two of the distance.
+def reach_of(counts: Array, num_nodes: int, num_edges: int) -> Reach:
+    """The ranges that follow from ``counts`` (T x K): edges of each tile, by the power of two of the distance.
 
-    Those in the last place were not touched before: in this pass, that is. The rows are as far as all rows together.
+    The last class is of rows that were not touched before: in this pass, that is. They are as far as all rows together.
+    Tiles that were not looked at are taken to be like all others together.
     """
-    total = counts.sum()
-    if total == 0:
-        return no_reach()
-    longer = 1 - np.cumsum(counts[:-1]) / total
+    total = counts.sum(axis=0)
+    known = total / max(total.sum(), 1)
+    longer = 1 - np.cumsum(known[:-1])
     means = (np.concatenate([[1.0], longer[:-1]]) + longer) / 2
-    lengths = np.concatenate([[1.0], 2.0 ** np.arange(len(counts) - 2)])
-    rows = np.minimum(np.concatenate([[0.0], np.cumsum(lengths * means)]), num_nodes)
-    return Reach(rows=np.append(rows, num_nodes + 1.0) + np.arange(len(rows) + 1) * 1e-6, shares=counts / total)
+    powers = 2.0 ** np.arange(len(longer))
+    lengths = np.diff(powers, prepend=0.0)
+    rows = np.minimum(np.concatenate([[0.0], np.cumsum(lengths * means), [np.inf]]), num_nodes)
+    edges = np.minimum(np.concatenate([[0.0], powers, [np.inf]]), num_edges)
+    seen = counts.sum(axis=1, keepdims=True)
+    shares = np.where(seen > 0, counts / np.maximum(seen, 1), known)
+    # Ranges that are cut off at the end of the graph still have a length.
+    gaps = np.arange(len(rows)) * 1e-3
+    return Reach(rows=rows + gaps, edges=edges, degree=max(num_edges / num_nodes, 1e-3), shares=shares)
 
 
 def _edge_positions(store: GraphStore, direction: Direction, rows: Array) -> Array:
@@ -78,10 +83,10 @@ def _edge_positions(store: GraphStore, direction: Direction, rows: Array) -> Arr
 
 
 def _windows(positions: Array) -> list[tuple[int, int]]:
-    """Ranges of edges to look at."""
-    num_edges = int(positions[-1])
+    """Ranges of tiles to look at."""
+    num_tiles, num_edges = len(positions) - 1, int(positions[-1])
     if num_edges <= _SAMPLED_EDGES:
-        return [(0, num_edges)]
-    length = _SAMPLED_EDGES // _WINDOWS
-    starts = np.linspace(0, num_edges - length, _WINDOWS).astype(np.int64)
+        return [(0, num_tiles)]
+    length = max(1, num_tiles * _SAMPLED_EDGES // num_edges // _WINDOWS)
+    starts = np.linspace(0, num_tiles - length, _WINDOWS).astype(int)
     return [(int(start), int(start) + length) for start in starts]

@@ -5,14 +5,16 @@ the threads cost each other. Kinds, the sizes that they are measured at, and the
 
 =============  ==================================  ==================================================================
 ``product``    k, n                                a flop of ``(T x k) (k x n)`` over the T rows of a tile
+``odd``        none                                a product with an odd number of columns, in products with one more
 ``reduction``  m, n                                a flop of ``(m x T) (T x n)``: the gradient of a weight
 ``operator``   bytes that it touches               a byte of an operator that is no product
+``tile``       none                                a tile, whatever it computes
 ``call``       none                                a call of a torch operator, one thread alone
 ``serial``     none                                a call of a torch operator, divided by the threads that call
 ``draw``       none                                a value of dropout
 ``stream``     none                                a byte read from or written to memory in order
 ``gather``     none                                a byte of rows copied from where they lie to where they go together
-``pull``       width, bytes of all rows in reach   an edge of a sum over neighbours
+``pull``       width, bytes in reach, percentage   an edge of a sum over neighbours; see below
 ``row``        width                               a row of a sum over neighbours
 ``remainder``  none                                an edge and column beyond a multiple of 8 columns
 ``maximum``    none                                a maximum over neighbours and its gradient, in sums of that width
@@ -20,6 +22,9 @@ the threads cost each other. Kinds, the sizes that they are measured at, and the
 ``losses``     classes                             the same with several labels a node
 ``step``       none                                a step, whatever it computes
 =============  ==================================  ==================================================================
+
+For ``pull``, rows are drawn at random from so many bytes: those of all edges, or of so many in a hundred, the others
+leading to rows that are near. The figure is that of an edge which is not near.
 """
 
 from __future__ import annotations
@@ -27,7 +32,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
+from itertools import product
 from typing import Literal, get_args
 
 import numpy as np
@@ -37,8 +43,10 @@ from flexgnn.core.tier import Array
 
 FigureKind = Literal[
     "product",
+    "odd",
     "reduction",
     "operator",
+    "tile",
     "call",
     "serial",
     "draw",
@@ -54,6 +62,24 @@ FigureKind = Literal[
 ]
 FIGURE_KINDS: tuple[FigureKind, ...] = get_args(FigureKind)
 
+_SIZES: dict[FigureKind, int] = {
+    "product": 2,
+    "reduction": 2,
+    "operator": 1,
+    "pull": 3,
+    "row": 1,
+    "loss": 1,
+    "losses": 1,
+}
+"""How many sizes a figure of a kind is at; 0 for all others."""
+
+FAR_PERCENT = (20, 100)
+"""Of the edges, where ``pull`` is measured."""
+NEAR_BYTES = 2**18
+"""Rows in reach of fewer bytes are near: in a cache of its own core."""
+
+LINE_COLUMNS = 16
+"""Float32 in a cache line."""
 VECTOR_COLUMNS = 8
 """Columns that a kernel adds at once; those beyond a multiple of it cost extra."""
 
@@ -89,13 +115,16 @@ class ComputeRates:
         """
         missing = set(FIGURE_KINDS) - {figure.kind for figure in self.figures}
         if missing or self.threads < 1:
-            raise ValueError(f"figures of {', '.join(sorted(missing)) or 'no thread'} are missing")
+            raise ValueError(f"figures of {', '.join(sorted(missing)) or 'any thread'} are missing")
+        for figure in self.figures:
+            if len(figure.at) != _SIZES.get(figure.kind, 0):
+                raise ValueError(f"the figure {figure.kind} is at {figure.at}")
         if not all(math.isfinite(f.value) and f.value > 0 for f in self.figures):
             raise ValueError("a figure is not above 0")
 
     def work_seconds(self, work: Work) -> float:
         """Of one thread for ``work``, calls of operators excepted."""
-        products = sum(self._product(product) for product in work.products)
+        products = sum(self._product(of_shape) for of_shape in work.products)
         operators = sum(size * self._operator_byte(size) for size in work.elementwise_bytes)
         return products + operators + work.drawn * self.single("draw")
 
@@ -108,19 +137,21 @@ class ComputeRates:
         """Of one thread for a row that is summed into, beside its edges."""
         return _linear(width, *self._curve("row"))
 
-    def edge_seconds(self, width: int, reach: Reach) -> float:
-        """Of one thread for an edge of a sum over rows of ``width`` float32, met as ``reach`` says."""
-        whole = width - width % VECTOR_COLUMNS if width > VECTOR_COLUMNS else width
+    def edge_seconds(self, width: int, reach: Reach) -> Array:
+        """Of one thread for an edge of a sum over rows of ``width`` float32, by tile of ``reach``: float64."""
+        # Rows that don't fill cache lines reach into others.
+        touched = width + LINE_COLUMNS - math.gcd(width, LINE_COLUMNS)
         widths = self._pull_widths
-        below = max((w for w in widths if w <= whole), default=widths[0])
-        above = min((w for w in widths if w >= whole), default=widths[-1])
-        bytes_a_row = 4 * width
-        first, second = (self._reached(w, reach, bytes_a_row) for w in (below, above))
-        if below == above:
-            seconds = first * (max(whole / below, 1.0) if whole > below else 1.0)
-        else:
-            seconds = first + (second - first) * (whole - below) / (above - below)
-        return seconds + (width - whole) * self.single("remainder")
+        below = max((w for w in widths if w <= touched), default=widths[0])
+        above = min((w for w in widths if w >= touched), default=widths[-1])
+        bounds = reach.bytes_between(touched)
+        seconds = self._reached(below, reach, bounds)
+        if touched > above:
+            seconds = seconds * touched / above
+        elif below < above:
+            wider = self._reached(above, reach, bounds)
+            seconds = seconds + (wider - seconds) * (touched - below) / (above - below)
+        return seconds + width % VECTOR_COLUMNS * self.single("remainder")
 
     def single(self, kind: FigureKind) -> float:
         """The figure of a kind that has one."""
@@ -135,11 +166,12 @@ class ComputeRates:
         figures = sorted(self._by_kind[kind], key=lambda figure: figure.at)
         return np.array([f.at[-1] for f in figures], dtype=float), np.array([f.value for f in figures])
 
-    def _product(self, product: Product) -> float:
-        m, k, n = product
+    def _product(self, of_shape: Product) -> float:
+        m, k, n = of_shape
         if k > max(m, n):
             return 2.0 * m * k * n * self._flop("reduction", m, n)
-        return 2.0 * m * k * n * (self._flop("product", k, n) if m >= n else self._flop("product", k, m))
+        columns = n if m >= n else m
+        return 2.0 * m * k * n * self._flop("product", k, columns) * (self.single("odd") if columns % 2 else 1.0)
 
     def _flop(self, kind: FigureKind, first: int, second: int) -> float:
         """Between the sizes that were measured, linear in the logarithms of both; outside, the nearest."""
@@ -165,42 +197,52 @@ class ComputeRates:
     def _pull_widths(self) -> list[int]:
         return sorted({figure.at[0] for figure in self._by_kind["pull"]})
 
-    def _reached(self, width: int, reach: Reach, bytes_a_row: int) -> float:
-        """Seconds of an edge at a width that was measured."""
-        bounds, slopes = self._pull_slopes[width]
-        return float(reach.shares @ _mean_slopes(reach.rows * bytes_a_row, bounds, slopes))
+    def _reached(self, width: int, reach: Reach, bounds: Array) -> Array:
+        """Seconds of an edge at a width that was measured, by tile: means over how far the rows are."""
+        few, all_far = (_mean_slopes(bounds, *self._pull_slopes[width, far]) for far in FAR_PERCENT)
+        far = reach.shares @ (bounds[1:] > NEAR_BYTES)
+        # Where few rows are far, the processor waits for each; where all are, it waits for several at once.
+        mixed = np.clip((100 * far - FAR_PERCENT[0]) / (FAR_PERCENT[1] - FAR_PERCENT[0]), 0, 1)
+        seconds: Array = (1 - mixed) * (reach.shares @ few) + mixed * (reach.shares @ all_far)
+        return seconds
 
     @cached_property
-    def _pull_slopes(self) -> dict[int, tuple[Array, Array]]:
-        """By width: bounds of working sets in bytes, and the seconds of an edge to a row that lies between two.
+    def _pull_slopes(self) -> dict[tuple[int, int], tuple[Array, Array]]:
+        """By width and percentage: bounds of reach in bytes, and the seconds of an edge to a row between two of them.
 
         Where rows are drawn at random from W bytes, the bytes touched since a row was last touched are anything up to W
         with equal chance, so that the mean over W is measured; what a row costs at W itself is the slope of W times it.
         """
         slopes = {}
-        for width in self._pull_widths:
-            figures = sorted((f for f in self._by_kind["pull"] if f.at[0] == width), key=lambda f: f.at[1])
-            bounds = np.array([0.0, *(f.at[1] for f in figures)])
-            sums = np.array([0.0, *(f.at[1] * f.value for f in figures)])
+        for width, percent in product(self._pull_widths, FAR_PERCENT):
+            figures = sorted((f.at[1], f.value) for f in self._by_kind["pull"] if f.at[::2] == (width, percent))
+            bounds = np.array([0.0, *(size for size, _ in figures)])
+            sums = np.array([0.0, *(size * value for size, value in figures)])
             # Farther is never faster; a figure that says so was disturbed.
-            slopes[width] = bounds, np.maximum.accumulate(np.diff(sums) / np.diff(bounds))
+            slopes[width, percent] = bounds, np.maximum.accumulate(np.diff(sums) / np.diff(bounds))
         return slopes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reach:
-    """How far the rows are that the edges of a graph lead to, in rows touched since a row was last touched."""
+    """How far the rows are that the edges of a graph lead to: what a thread touched since it last touched the row.
+
+    There are K ranges of distances, and T tiles.
+    """
 
     rows: Array
-    """float64, K + 1, ascending: bounds of K ranges."""
+    """float64, K + 1, ascending: bounds of the ranges, in different rows touched since."""
+    edges: Array
+    """float64, K + 1, ascending: the same bounds in edges followed since."""
+    degree: float
+    """Edges of a row on average."""
     shares: Array
-    """float64, K: of the edges, by range; they add up to 1."""
+    """float64, T x K: of the edges of each tile, by range; they add up to 1."""
 
-
-@lru_cache(maxsize=1)
-def no_reach() -> Reach:
-    """Of a graph without edges."""
-    return Reach(rows=np.array([0.0, 1.0]), shares=np.array([1.0]))
+    def bytes_between(self, width: int) -> Array:
+        """The bounds in bytes (K + 1): rows of ``width`` float32 that are read and written, and indices."""
+        per_edge = 4 + 4 * width / self.degree
+        return self.rows * 4 * width + self.edges * per_edge
 
 
 def _mean_slopes(at: Array, bounds: Array, slopes: Array) -> Array:

@@ -13,8 +13,9 @@ from itertools import product
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from flexgnn.core.plan.rates import VECTOR_COLUMNS, ComputeRates, Figure, FigureKind
+from flexgnn.core.plan.rates import FAR_PERCENT, NEAR_BYTES, VECTOR_COLUMNS, ComputeRates, Figure, FigureKind
 from flexgnn.core.plan.work import tile_work
 from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR, pull_max, pull_max_gradient, pull_sum
@@ -26,15 +27,19 @@ from flexgnn.core.tier import Array
 
 _TILE_ROWS = 2048
 _PRODUCT_WIDTHS = (16, 64, 128, 512)
+_TILES_IN_TURN = 8
+_FLOPS_AT_ONCE = 2**27
 _OPERATOR_BYTES = (2**18, 2**20, 2**22, 2**24)
 _PULL_WIDTHS = (16, 32, 64, 128, 256)
-_PULL_BYTES = (2**16, 2**18, 2**20, 2**22, 2**24, 2**25, 2**27)
+_PULL_BYTES = (NEAR_BYTES, 2**20, 2**22, 2**24, 2**27)
 _DEGREE = 16
 _LOSS_CLASSES = (2, 16, 64, 256)
 _STREAMED_BYTES = 2**25
 
 _ROUNDS = 3
 """Everything is measured in turn, and again: what disturbs the machine for a moment reaches one round of a figure."""
+
+_NO_VECTORS = (NO_VECTOR, NO_VECTOR, NO_VECTOR)
 
 Job = Callable[[int, int], object]
 """``job(thread, repeat)`` does a thread's part of one repeat."""
@@ -97,26 +102,42 @@ class _Bench:
 
 
 def _products(bench: _Bench) -> Iterator[Sample]:
-    widest = max(_PRODUCT_WIDTHS)
-    tiles = [torch.rand(2, _TILE_ROWS * widest) for _ in range(bench.threads)]
+    # Tiles come from memory, each product from other ones.
+    memory = torch.rand(bench.threads, _TILES_IN_TURN, _TILE_ROWS * max(_PRODUCT_WIDTHS))
     for inner, columns in product(_PRODUCT_WIDTHS, repeat=2):
         flops = 2 * _TILE_ROWS * inner * columns
-        count = max(1, 2**26 // flops)
-        weight = torch.rand(columns, inner)
+        both = [_product_seconds(bench, memory, inner, columns, transposed) / flops for transposed in (True, False)]
+        yield "product", (inner, columns), (both[0] + both[1]) / 2
+        yield "reduction", (columns, inner), _reduction_seconds(bench, memory, inner, columns) / flops
+    odd, even = (_product_seconds(bench, memory, 128, columns, True) for columns in (47, 48))
+    yield "odd", (), odd / even.min()
 
-        def rows(thread: int, _: int, inner: int = inner, weight: torch.Tensor = weight, count: int = count) -> None:
-            tile = tiles[thread][0, : _TILE_ROWS * inner].view(_TILE_ROWS, inner)
-            for _ in range(count):
-                torch.mm(tile, weight.t())
 
-        def reduction(thread: int, _: int, inner: int = inner, columns: int = columns, count: int = count) -> None:
-            tile = tiles[thread][0, : _TILE_ROWS * inner].view(_TILE_ROWS, inner)
-            gradient = tiles[thread][1, : _TILE_ROWS * columns].view(_TILE_ROWS, columns)
-            for _ in range(count):
-                torch.mm(gradient.t(), tile)
+def _product_seconds(bench: _Bench, memory: Tensor, inner: int, columns: int, transposed: bool) -> Array:
+    """Of a tile by a weight, which forward takes transposed and backward as it is."""
+    weight = torch.rand(columns, inner).t() if transposed else torch.rand(inner, columns)
+    count = max(1, _FLOPS_AT_ONCE // (2 * _TILE_ROWS * inner * columns))
 
-        yield "product", (inner, columns), bench.seconds(rows) / (count * flops)
-        yield "reduction", (columns, inner), bench.seconds(reduction) / (count * flops)
+    def multiply(thread: int, _: int) -> None:
+        for turn in range(count):
+            torch.mm(_tile(memory[thread], turn, inner), weight)
+
+    return bench.seconds(multiply) / count
+
+
+def _reduction_seconds(bench: _Bench, memory: Tensor, inner: int, columns: int) -> Array:
+    count = max(1, _FLOPS_AT_ONCE // (2 * _TILE_ROWS * inner * columns))
+
+    def multiply(thread: int, _: int) -> None:
+        for turn in range(count):
+            torch.mm(_tile(memory[thread], turn, columns).t(), _tile(memory[thread], turn + 1, inner))
+
+    return bench.seconds(multiply) / count
+
+
+def _tile(memory: Tensor, turn: int, width: int) -> Tensor:
+    """T x width of a thread's memory."""
+    return memory[turn % _TILES_IN_TURN, : _TILE_ROWS * width].view(_TILE_ROWS, width)
 
 
 def _operators(bench: _Bench) -> Iterator[Sample]:
@@ -125,7 +146,7 @@ def _operators(bench: _Bench) -> Iterator[Sample]:
         tiles = [torch.rand(size_bytes // 8) for _ in range(bench.threads)]
         count = max(1, 2**24 // size_bytes)
 
-        def work(thread: int, _: int, tiles: list[torch.Tensor] = tiles, count: int = count) -> None:
+        def work(thread: int, _: int, tiles: list[Tensor] = tiles, count: int = count) -> None:
             for _ in range(count):
                 torch.relu(tiles[thread])
                 torch.mul(tiles[thread], 0.5)
@@ -170,7 +191,7 @@ def _losses(bench: _Bench) -> Iterator[Sample]:
         one = torch.zeros(_TILE_ROWS, dtype=torch.int64)
         labels = torch.zeros(_TILE_ROWS, classes) if multi_label else one
 
-        def work(thread: int, _: int, logits: torch.Tensor = logits, labels: torch.Tensor = labels) -> None:
+        def work(thread: int, _: int, logits: Tensor = logits, labels: Tensor = labels) -> None:
             for _ in range(2):
                 tile_loss(logits, labels, split, 1)
                 count_correct(logits, labels, split)
@@ -186,7 +207,7 @@ def _copies(bench: _Bench) -> Iterator[Sample]:
 
     def stream(thread: int, _: int) -> None:
         own = slice(thread * part, (thread + 1) * part)
-        np.copyto(target[own], source[own])
+        np.multiply(source[own], 2, out=target[own])
 
     def gather(thread: int, _: int) -> None:
         own = slice(thread * part, (thread + 1) * part)
@@ -210,45 +231,52 @@ class _Pulls:
     def __init__(self, bench: _Bench) -> None:
         self._bench = bench
         shape = (bench.threads, self.tiles, _TILE_ROWS, _DEGREE)
-        self._drawn = np.sort(np.random.default_rng(0).random(shape, dtype=np.float32), axis=-1)
+        random = np.random.default_rng(0)
+        self._drawn = np.sort(random.random(shape, dtype=np.float32), axis=-1)
+        self._far = random.random(shape, dtype=np.float32) * 100
         self._memory = np.ones(max(_PULL_BYTES) // 4, dtype=np.float32)
 
     def measure(self, bench: _Bench) -> Iterator[Sample]:
         """Everything of sums and maxima over neighbours."""
-        near = _PULL_BYTES[1]
         for width in _PULL_WIDTHS:
             # Rows with few and with many edges tell a row from its edges.
-            few = self._seconds(width, near, degree=4) / _TILE_ROWS
-            many = self._seconds(width, near) / _TILE_ROWS
-            of_row = np.maximum(few - (many - few) * 4 / (_DEGREE - 4), 0.1 * few)
+            few = self._seconds(width, NEAR_BYTES, degree=4) / _TILE_ROWS
+            near = self._seconds(width, NEAR_BYTES) / _TILE_ROWS
+            of_row = np.maximum(few - (near - few) * 4 / (_DEGREE - 4), 0.1 * few)
+            of_near = (near - of_row.min()) / _DEGREE
             yield "row", (width,), of_row
-            for reach_bytes in _PULL_BYTES:
-                of_tile = self._seconds(width, reach_bytes) / _TILE_ROWS
-                yield "pull", (width, reach_bytes), np.maximum(of_tile - of_row.min(), 0.1 * of_tile) / _DEGREE
+            for percent, reach_bytes in product(FAR_PERCENT, _PULL_BYTES):
+                seconds = self._seconds(width, reach_bytes, percent=percent) / _TILE_ROWS
+                of_edge = (seconds - of_row.min()) / _DEGREE
+                of_far = (of_edge - of_near.min() * (1 - percent / 100)) * 100 / percent
+                yield "pull", (width, reach_bytes, percent), np.maximum(of_far, 0.1 * of_near)
         whole = 8 * VECTOR_COLUMNS
-        extra = self._seconds(whole - 1, near) - self._seconds(whole, near)
+        extra = self._seconds(whole - 1, NEAR_BYTES) - self._seconds(whole, NEAR_BYTES)
         beyond = (whole - 1) % VECTOR_COLUMNS
         yield "remainder", (), np.maximum(extra / (_TILE_ROWS * _DEGREE * beyond), 1e-12)
-        yield "maximum", (), self._maximum(128, near) / self._seconds(128, near).min()
+        yield "maximum", (), self._maximum(128, NEAR_BYTES) / self._seconds(128, NEAR_BYTES).min()
 
-    def _seconds(self, width: int, reach_bytes: int, degree: int = _DEGREE, repeats: int = 2) -> Array:
+    def _seconds(self, width: int, reach_bytes: int, *, degree: int = _DEGREE, percent: int = 100) -> Array:
         """Of one tile on each thread."""
         num_rows = max(reach_bytes // (4 * width), 1)
         local = self._memory[: num_rows * width].reshape(num_rows, width)
         indptr = np.arange(_TILE_ROWS + 1, dtype=np.int64) * degree
         outs = [np.empty((_TILE_ROWS, width), dtype=np.float32) for _ in range(self._bench.threads)]
         # Other rows in each repeat, or all that a repeat touches might be found in a cache by the next.
-        indices = [self._indices(num_rows, degree, repeat) for repeat in range(repeats + 1)]
+        repeats = 2
+        indices = [self._indices(width, num_rows, degree, percent, repeat) for repeat in range(repeats + 1)]
 
         def pull(thread: int, repeat: int) -> None:
             for tile in range(self.tiles):
-                pull_sum(*_within(local), indptr, indices[repeat][thread, tile], *[NO_VECTOR] * 3, 0, 0, outs[thread])
+                pull_sum(*_within(local), indptr, indices[repeat][thread, tile], *_NO_VECTORS, 0, 0, outs[thread])
 
         return self._bench.seconds(pull, repeats=repeats) / self.tiles
 
-    def _indices(self, num_rows: int, degree: int, repeat: int) -> Array:
+    def _indices(self, width: int, num_rows: int, degree: int, percent: int, repeat: int) -> Array:
+        """Threads x tiles x edges, int32."""
         shifted = (self._drawn[..., :degree] + np.float32(0.37 * repeat)) % 1
-        indices = np.minimum((shifted * num_rows).astype(np.int32), num_rows - 1)
+        reach = np.where(self._far[..., :degree] < percent, num_rows, min(NEAR_BYTES // (4 * width), num_rows))
+        indices = np.minimum(shifted * reach, reach - 1).astype(np.int32)
         return indices.reshape(*indices.shape[:2], -1)
 
     def _maximum(self, width: int, reach_bytes: int) -> Array:
@@ -259,7 +287,7 @@ class _Pulls:
         indptr = np.arange(_TILE_ROWS + 1, dtype=np.int64) * _DEGREE
         outs = [np.empty((2, _TILE_ROWS, width), dtype=np.float32) for _ in range(self._bench.threads)]
         halves = [np.empty((2, _TILE_ROWS, half), dtype=np.float32) for _ in range(self._bench.threads)]
-        indices = self._indices(num_rows, _DEGREE, 0)
+        indices = self._indices(width, num_rows, _DEGREE, 100, 0)
 
         def pull(thread: int, _: int) -> None:
             pull_max(*_within(local), indptr, indices[thread, 0], 0, *outs[thread])
@@ -274,5 +302,16 @@ def _within(local: Array) -> tuple[Array, Array, int, int, Array, Array, bool]:
 
 
 def _steps(bench: _Bench) -> Iterator[Sample]:
-    """A step hands a tile to every thread, and waits for all."""
+    """A step hands a tile to every thread, and waits for all; a tile calls a kernel on views of arrays."""
     yield "step", (), bench.wall_seconds(lambda thread, _: None, repeats=20)
+    row = np.zeros((2, 1), dtype=np.float32)
+    indptr, indices = np.zeros(2, dtype=np.int64), np.zeros(0, dtype=np.int32)
+    count = 20
+
+    def work(thread: int, _: int) -> None:
+        for _ in range(count):
+            for _ in range(4):
+                torch.from_numpy(row[:1])
+            pull_sum(*_within(row), indptr, indices, *_NO_VECTORS, 0, 0, row[1:])
+
+    yield "tile", (), bench.seconds(work, threads=1) / count
