@@ -13,7 +13,7 @@ from flexgnn.core.graph.store import GraphInfo
 from flexgnn.core.plan.cost import ASSUMED_TIER_RATES
 from flexgnn.core.plan.placement import stored_parts, tensor_class
 from flexgnn.core.plan.plan import Plan, describe
-from flexgnn.core.plan.profile import TierProfile
+from flexgnn.core.plan.profile import MachineProfile, TierProfile
 from flexgnn.core.plan.rates import ComputeRates
 from flexgnn.core.plugins import PluginEntry
 from flexgnn.core.runtime.events import (
@@ -112,6 +112,21 @@ def plan_line(plan: Plan) -> str:
         f"{format_size(plan.projected_peak_bytes)} of {format_size(plan.budget_bytes)} {plan.compute_tier} projected, "
         f"{spills} spilled an epoch"
     )
+
+
+def work_line(plan: Plan) -> str:
+    """An epoch's work and projected time in one line."""
+    flops, touched = plan.workload.flops, plan.workload.touched_bytes
+    return (
+        f"an epoch: {flops / 1e9:,.1f} GFLOP, {format_size(touched)} read and written beside products, "
+        f"{plan.projected_epoch_seconds:.2f} s projected, {plan.lower_bound_seconds:.2f} s of it computation"
+    )
+
+
+def machine_lines(name: str, profile: MachineProfile) -> str:
+    """A machine that is not at hand, and where its figures are from."""
+    stated = [f"  {figure}: {source}" for figure, source in profile.sources.items()]
+    return "\n".join([f"machine: {name}, {format_size(profile.memory_bytes)} {profile.compute_tier}", *stated])
 
 
 def plan_tables(plan: Plan) -> list[Table]:

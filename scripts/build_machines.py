@@ -147,8 +147,8 @@ SHEETS = [
         cpu_seconds_per_byte=0.3e-9,
         compute_tier="ram",
         sources={
-            "compute": "AMD's data sheet of the Ryzen 7 7840U: 8 cores, 3.3 GHz base clock, 8 MiB L2, 16 MiB L3; 32 float32 "
-            "operations a core and cycle (two 256-bit FMA units)",
+            "compute": "AMD's data sheet of the Ryzen 7 7840U: 8 cores, 3.3 GHz base clock, 8 MiB L2, 16 MiB L3; "
+            "32 float32 operations a core and cycle (two 256-bit FMA units)",
             "memory": "128-bit LPDDR5X-7500: 120 GB/s; 32 GiB",
             "storage": "Samsung's data sheet of the 990 PRO, 1 TB: 7.45 GB/s read, 6.9 GB/s written",
             "overheads": OVERHEADS,
@@ -171,8 +171,8 @@ SHEETS = [
         cpu_seconds_per_byte=0.3e-9,
         compute_tier="ram",
         sources={
-            "compute": "AMD's data sheet of the EPYC 9554: 64 cores, 3.1 GHz base clock, 1 MiB L2 a core, 256 MiB L3; 32 "
-            "float32 operations a core and cycle (two 256-bit FMA units)",
+            "compute": "AMD's data sheet of the EPYC 9554: 64 cores, 3.1 GHz base clock, 1 MiB L2 a core, 256 MiB L3; "
+            "32 float32 operations a core and cycle (two 256-bit FMA units)",
             "memory": "12 channels of DDR5-4800: 460.8 GB/s; 512 GiB",
             "storage": "Samsung's data sheet of the PM9A3, 3.84 TB: 6.8 GB/s read, 4.0 GB/s written",
             "overheads": OVERHEADS,
@@ -195,13 +195,13 @@ SHEETS = [
         cpu_seconds_per_byte=0.0,
         compute_tier="cuda",
         sources={
-            "compute": "NVIDIA's data sheet of the H100 SXM: 67 TFLOP/s float32 without tensor cores; 50 MB L2, of which 32 "
-            "MiB are taken to be of use at 5.5 TB/s, an estimate",
+            "compute": "NVIDIA's data sheet of the H100 SXM: 67 TFLOP/s float32 without tensor cores; 50 MB L2, of "
+            "which 32 MiB are taken to be of use at 5.5 TB/s, an estimate",
             "memory": "NVIDIA's data sheet of the H100 SXM: 80 GB at 3.35 TB/s",
-            "storage": "Samsung's data sheet of the PM9A3, 3.84 TB: 6.8 GB/s read, 4.0 GB/s written, straight to and from "
-            "the GPU's memory; the host's memory is not made use of",
-            "overheads": "1 us a kernel, as in a CUDA graph; the whole GPU works on one tile at a time. Assumed: FlexGNN does "
-            "not run on a GPU yet",
+            "storage": "Samsung's data sheet of the PM9A3, 3.84 TB: 6.8 GB/s read, 4.0 GB/s written, straight to and "
+            "from the GPU's memory; the host's memory is not made use of",
+            "overheads": "1 us a kernel, as in a CUDA graph; the whole GPU works on one tile at a time. Assumed: "
+            "FlexGNN does not run on a GPU yet",
         },
     ),
 ]

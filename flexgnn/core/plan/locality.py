@@ -33,12 +33,17 @@ class Locality:
     reach: Reach
 
 
+def distance_classes() -> int:
+    """K of :func:`reach_of`."""
+    return _CLASSES + 1
+
+
 def measure_locality(store: GraphStore, direction: Direction) -> Locality:
     """Look at the adjacency of ``store``: all of it, or windows of a large one."""
     info = store.info
     bounds = np.append(np.arange(0, info.num_nodes, info.chunk_rows), info.num_nodes)
     positions = _edge_positions(store, direction, bounds)
-    counts = np.zeros((len(bounds) - 1, _CLASSES + 1), dtype=np.int64)
+    counts = np.zeros((len(bounds) - 1, distance_classes()), dtype=np.int64)
     last = np.zeros(info.num_nodes, dtype=np.int64)
     for first_tile, stop_tile in _windows(positions):
         last.fill(0)

@@ -16,6 +16,7 @@ from flexgnn.core.plan.cost import Rates
 from flexgnn.core.plan.locality import Locality, measure_locality
 from flexgnn.core.plan.machines import laptop_rates
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
+from flexgnn.core.plan.paper import PaperGraph
 from flexgnn.core.plan.placement import StorageTier, place, stored_parts
 from flexgnn.core.plan.slots import Slot
 from flexgnn.core.plan.topology import Direction, HaloCounts, count_halos
@@ -27,13 +28,16 @@ from flexgnn.core.program.loss import count_correct, tile_loss
 from flexgnn.core.program.program import Program, RowContext, Segment
 from flexgnn.core.program.segments import NamedTensors, run_backward, run_forward
 
+_MOST_BLOCKS = 1024
+"""What blocks need of each other is a matrix."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlanningProblem:
     """Everything that a planner may look at. Planners touch no tensor."""
 
     program: Program
-    store: GraphStore
+    store: GraphStore | PaperGraph
     budget_bytes: int
     """Of the compute tier."""
     compute_tier: str
@@ -65,7 +69,8 @@ class PlanningProblem:
     @cached_property
     def choices(self) -> list[Blocks]:
         """Groupings of chunks into blocks, coarsest first."""
-        return block_choices(self.store.info.num_nodes, self.store.info.chunk_rows)
+        choices = block_choices(self.store.info.num_nodes, self.store.info.chunk_rows)
+        return [blocks for blocks in choices if blocks.count <= _MOST_BLOCKS]
 
     @cached_property
     def _halos(self) -> dict[tuple[int, Direction], HaloCounts]:
@@ -78,7 +83,10 @@ class PlanningProblem:
     @cached_property
     def localities(self) -> dict[Direction, Locality]:
         """Of every stored adjacency."""
-        return {direction: measure_locality(self.store, direction) for direction in self._directions}
+        store = self.store
+        if isinstance(store, PaperGraph):
+            return {"in": store.locality()}
+        return {direction: measure_locality(store, direction) for direction in self._directions}
 
     @property
     def _directions(self) -> tuple[Direction, ...]:
@@ -93,8 +101,13 @@ class PlanningProblem:
         for direction in self._directions:
             key = (blocks.chunks_per_block, direction)
             if key not in self._halos:
-                self._halos[key] = count_halos(self.store, blocks, direction)
+                self._halos[key] = self._count_halos(blocks, direction)
         return {direction: self._halos[blocks.chunks_per_block, direction] for direction in self._directions}
+
+    def _count_halos(self, blocks: Blocks, direction: Direction) -> HaloCounts:
+        if isinstance(self.store, PaperGraph):
+            return self.store.count_halos(blocks)
+        return count_halos(self.store, blocks, direction)
 
     def workload(self, blocks: Blocks, recomputed: frozenset[str] = frozenset()) -> Workload:
         """The epoch over ``blocks``, with the values ``recomputed`` computed again in backward."""

@@ -122,12 +122,15 @@ class MachineProfile:
     sources: Mapping[str, str] = field(default_factory=dict)
     """Where figures are from that were not measured."""
 
-    def find_rates(self, backend: str, settings: Mapping[str, Any], place: str) -> TierRates | None:
-        """Of that tier, or of any tier where the profile states one; None if it was never measured, or long ago."""
-        exact = (backend, as_text(settings), place)
-        for wanted in (exact, (ANY, {}, ANY)):
+    def find_rates(self, backend: str, settings: Mapping[str, Any], place: str | None = None) -> TierRates | None:
+        """Of that tier (without ``place``: anywhere), or what the profile states of any tier.
+
+        None if it was never measured, or too long ago.
+        """
+        for name, values, where in ((backend, as_text(settings), place), (ANY, {}, None)):
             for profile in self.tiers:
-                if (profile.backend, profile.settings, profile.place) == wanted and _fresh(profile.measured_at):
+                found = (profile.backend, profile.settings) == (name, values) and where in (None, profile.place)
+                if found and _fresh(profile.measured_at):
                     return profile.rates
         return None
 

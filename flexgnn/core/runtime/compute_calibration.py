@@ -277,7 +277,8 @@ class _Pulls:
         shifted = (self._drawn[..., :degree] + np.float32(0.37 * repeat)) % 1
         reach = np.where(self._far[..., :degree] < percent, num_rows, min(NEAR_BYTES // (4 * width), num_rows))
         indices = np.minimum(shifted * reach, reach - 1).astype(np.int32)
-        return indices.reshape(*indices.shape[:2], -1)
+        flat: Array = indices.reshape(*indices.shape[:2], -1)
+        return flat
 
     def _maximum(self, width: int, reach_bytes: int) -> Array:
         """Of one tile on each thread: the mean of the maximum and its gradient, each a touched column."""
