@@ -1,20 +1,29 @@
-"""Measures every storage tier that is installed, or those that were named."""
+"""Measures computation, and every storage tier that is installed, or those that were named."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 
+import torch
 from rich.console import Console
 
 from flexgnn.core.errors import FlexGNNError
 from flexgnn.core.plan.profile import TierProfile
+from flexgnn.core.plan.rates import ComputeRates
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.runtime.calibration import calibrate_tier
+from flexgnn.core.runtime.compute_calibration import measure_compute
 from flexgnn.core.runtime.storage import ConfiguredTier
 from flexgnn.core.tier_spec import TierSpec
 
 _THREADS = (1, 2, 4)
+
+
+def calibrate_compute(console: Console) -> ComputeRates:
+    """Measure how fast this machine computes with as many threads as a run takes."""
+    with console.status("measuring computation"):
+        return measure_compute(torch.get_num_threads())
 
 
 def calibrate_tiers(tiers: Sequence[str], ssd_path: str | None, console: Console) -> list[TierProfile]:

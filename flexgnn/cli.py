@@ -9,20 +9,27 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from flexgnn.calibrating import calibrate_tiers
+from flexgnn.calibrating import calibrate_compute, calibrate_tiers
 from flexgnn.console import (
     RunDisplay,
     accuracy_line,
     calibration_table,
+    compute_table,
     graph_line,
+    machine_lines,
     make_console,
     peak_table,
     plan_line,
     plan_tables,
     plugin_table,
     traffic_table,
+    work_line,
 )
-from flexgnn.core.plan.profile import save_profiles
+from flexgnn.core.errors import ConfigError
+from flexgnn.core.plan.machines import load_machine, machine_names
+from flexgnn.core.plan.paper import FORM as SIZES_FORM
+from flexgnn.core.plan.paper import PaperGraph
+from flexgnn.core.plan.profile import save_profile
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.sizes import format_size
 from flexgnn.core.tier_spec import FORM
@@ -30,6 +37,7 @@ from flexgnn.datasets import generate as generate_graph
 from flexgnn.exits import exit_codes
 from flexgnn.launch import RunConfig, import_file, make_trainer, open_graph, restore_trainer
 from flexgnn.options import with_run_options
+from flexgnn.planning import plan_for
 from flexgnn.recording import RunDirectory
 from flexgnn.report import report as report_run
 
@@ -70,12 +78,28 @@ def run(config: RunConfig, output: Output = None) -> None:
 def plan(
     config: RunConfig,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to save to.")] = Path("plan.json"),
+    machine: Annotated[
+        str | None,
+        typer.Option(help=f"A machine that is not at hand: its profile's file, or {', '.join(machine_names())}."),
+    ] = None,
+    graph_size: Annotated[
+        str | None, typer.Option(metavar="SIZES", help=f"A graph that is not at hand, for --machine: {SIZES_FORM}.")
+    ] = None,
 ) -> None:
     """Show what a run would do, and save the plan, without training."""
     console = make_console()
-    store = open_graph(config.dataset)
-    console.print(graph_line(store.info))
-    made = make_trainer(config, store, (RunDisplay(console, config.epochs),)).plan
+    if machine is None:
+        if graph_size is not None:
+            raise ConfigError("--graph-size is for planning on paper: name a --machine too.")
+        store = open_graph(config.dataset)
+        console.print(graph_line(store.info))
+        made = make_trainer(config, store, (RunDisplay(console, config.epochs),)).plan
+    else:
+        profile = load_machine(machine)
+        graph = open_graph(config.dataset) if graph_size is None else PaperGraph.parse(graph_size)
+        console.print(graph_line(graph.info), machine_lines(machine, profile), sep="\n", markup=False)
+        made = plan_for(config, graph, profile)
+    console.print(work_line(made))
     console.print(plan_line(made))
     console.print(*plan_tables(made), sep="\n")
     made.save(output)
@@ -95,11 +119,14 @@ def calibrate(
     ] = None,
     ssd_path: Annotated[str | None, typer.Option(help="Existing directory to measure in.")] = None,
 ) -> None:
-    """Measure every storage tier, and keep the rates for planning."""
+    """Measure how fast this machine computes, and every storage tier, and keep the rates for planning."""
     console = make_console()
+    rates = calibrate_compute(console)
+    console.print(compute_table(rates))
     profiles = calibrate_tiers(tier or [], ssd_path, console)
     console.print(calibration_table(profiles))
-    console.print(f"saved to {save_profiles(profiles)}")
+    path = save_profile(lambda profile: profile.with_compute(rates).with_tiers(profiles))
+    console.print(f"saved to {path}")
 
 
 @app.command("import")

@@ -14,7 +14,8 @@ from flexgnn.core.plan.cost import ASSUMED_TIER_RATES
 from flexgnn.core.plan.decisions import BY_HALOS
 from flexgnn.core.plan.placement import stored_parts, tensor_class
 from flexgnn.core.plan.plan import Plan, describe
-from flexgnn.core.plan.profile import TierProfile
+from flexgnn.core.plan.profile import MachineProfile, TierProfile
+from flexgnn.core.plan.rates import ComputeRates
 from flexgnn.core.plugins import PluginEntry
 from flexgnn.core.runtime.events import (
     DamageFound,
@@ -22,6 +23,8 @@ from flexgnn.core.runtime.events import (
     Event,
     FoldingSkipped,
     FoldingStarted,
+    MeasurementStarted,
+    ProfileNotSaved,
     RunPlanned,
     ScratchRemoved,
     SetupFinished,
@@ -60,7 +63,9 @@ class RunDisplay:
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, ScratchRemoved):
+        if isinstance(event, MeasurementStarted | ProfileNotSaved):
+            show_measurement(self._console, event)
+        elif isinstance(event, ScratchRemoved):
             size = format_size(event.size_bytes)
             self._console.print(f"removed {event.path} ({size}): the run that it belonged to had died", style="yellow")
         elif isinstance(event, TierOpened) and event.notice:
@@ -82,6 +87,14 @@ class RunDisplay:
             self._progress.advance(self._task)
         elif isinstance(event, EpochRecord):
             self._console.print(epoch_line(event))
+
+
+def show_measurement(console: Console, event: Event) -> None:
+    """Say that something is being measured, or could not be kept; other events are passed over."""
+    if isinstance(event, MeasurementStarted):
+        console.print(f"measuring {event.subject}, once: a few seconds", markup=False)
+    elif isinstance(event, ProfileNotSaved):
+        console.print(event.message, style="yellow", markup=False)
 
 
 def epoch_line(record: EpochRecord) -> str:
@@ -108,6 +121,22 @@ def plan_line(plan: Plan) -> str:
         f"{format_size(plan.projected_peak_bytes)} of {format_size(plan.budget_bytes)} {plan.compute_tier} projected, "
         f"{spills} spilled an epoch"
     )
+
+
+def work_line(plan: Plan) -> str:
+    """An epoch's work and projected time in one line."""
+    flops, touched = plan.workload.flops, plan.workload.touched_bytes
+    compute = sum(seconds.compute for seconds in plan.phase_seconds)
+    return (
+        f"an epoch: {flops / 1e9:,.1f} GFLOP, {format_size(touched)} read and written beside products, "
+        f"{plan.projected_epoch_seconds:.2f} s projected, {compute:.2f} s of it computation"
+    )
+
+
+def machine_lines(name: str, profile: MachineProfile) -> str:
+    """A machine that is not at hand, and where its figures are from."""
+    stated = [f"  {figure}: {source}" for figure, source in profile.sources.items()]
+    return "\n".join([f"machine: {name}, {format_size(profile.memory_bytes)} {profile.compute_tier}", *stated])
 
 
 def plan_tables(plan: Plan) -> list[Table]:
@@ -178,6 +207,16 @@ def peak_table(peaks: Mapping[str, int], budgets: Mapping[str, int | None], proj
         table.add_row(
             tier, format_size(peak), format_size(projected[tier]), "none" if budget is None else format_size(budget)
         )
+    return table
+
+
+def compute_table(rates: ComputeRates) -> Table:
+    """What was measured of computation, with the spread of its repeats."""
+    title = f"Computation: seconds of one thread while {rates.threads} work"
+    table = Table("figure", "at", "median", "first quartile", "third quartile", title=title, title_justify="left")
+    for figure in rates.figures:
+        values = (f"{value:.2e}" for value in (figure.value, figure.low, figure.high))
+        table.add_row(figure.kind, " x ".join(map(str, figure.at)), *values)
     return table
 
 

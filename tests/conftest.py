@@ -1,4 +1,4 @@
-"""Settings of all tests."""
+"""Settings of the tests of this package."""
 
 from __future__ import annotations
 
@@ -8,14 +8,6 @@ from pathlib import Path
 import pytest
 
 from flexgnn.testing import mounted_disk
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    """Data sets are built once; rates that were measured on this machine change no test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLEXGNN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -16,10 +16,14 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
+import flexgnn
 from flexgnn import GraphStore
 from flexgnn.cli import main
 from flexgnn.testing import mounted_disk
 from tests.graphs import small_graph, store_of
+from tests.machine import keep_stated_profile
+
+MACHINES = Path(flexgnn.__file__).parent / "machines"
 
 SPILLING = "18KB"
 """Too little for the small graph and 8 hidden channels to stay in memory."""
@@ -50,6 +54,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command line; whatever happens, nothing is left in the scratch directory."""
     monkeypatch.setenv("FLEXGNN_CACHE", str(tmp_path / "cache"))
+    keep_stated_profile()
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(tmp_path)
     terminate = signal.getsignal(signal.SIGTERM)
@@ -111,6 +116,38 @@ def test_plan_shows_and_saves_without_training(run: Run, graph: Path, tmp_path: 
     shown = run("plan", "--dataset", graph, "--hidden", 8, "--no-rewrite", "fold", "--no-rewrite", "order").stdout
     assert "loss of stage 3" in shown
     assert json.loads((tmp_path / "plan.json").read_text())["flexgnn_plan"] == 1
+
+
+def test_plan_for_a_machine_and_a_graph_that_are_not_at_hand(run: Run, graph: Path, tmp_path: Path) -> None:
+    saved = ("-o", tmp_path / "plan.json")
+    shown = run("plan", "--dataset", graph, "--machine", "laptop-nvme", "--hidden", 8, *saved).stdout
+    assert "32.0 GiB" in shown
+    assert "data sheet" in shown
+    sizes = "nodes=200000,edges=3000000,features=64,classes=10,halo=3"
+    own = tmp_path / "own.json"
+    own.write_text((MACHINES / "h100-nvme.json").read_text())
+    shown = run("plan", "--machine", own, "--graph-size", sizes, "--device-memory", "64MiB", *saved).stdout
+    assert "200,000 nodes" in shown
+    assert "spilled" in shown
+    assert json.loads((tmp_path / "plan.json").read_text())["compute_tier"] == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--machine", "abacus"), "laptop-nvme"),
+        (("--machine", "data.json"), "not the profile of a machine"),
+        (("--graph-size", "nodes=9,edges=9,features=9,classes=9"), "--machine"),
+        (("--machine", "laptop-nvme", "--graph-size", "nodes=many"), "nodes=N,edges=E"),
+        (("--machine", "laptop-nvme", "--graph-size", "nodes=1,edges=9,features=9,classes=9"), "from 2 to"),
+        (("--machine", "laptop-nvme", "--graph-size", "nodes=99,edges=9,features=9,classes=9"), "smaller halo"),
+    ],
+)
+def test_bad_machines_and_sizes_get_one_sentence(
+    run: Run, graph: Path, tmp_path: Path, options: tuple[str, ...], sentence: str
+) -> None:
+    (tmp_path / "data.json").write_text('{"flexgnn_profile": 2}')
+    assert sentence in refused(run, "plan", "--dataset", graph, *options)
 
 
 def test_plugins_lists_the_built_in_ones(run: Run) -> None:

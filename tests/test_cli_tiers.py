@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from flexgnn.core.plan.profile import load_profiles
+from flexgnn.core.plan.profile import as_json, load_profile, read_profile
 from tests.graphs import small_graph, store_of
 
 FLEXGNN = [sys.executable, "-c", "from flexgnn.cli import main; main()"]
@@ -47,6 +48,13 @@ def flexgnn(*arguments: object, code: int = 0, **environment: str) -> subprocess
     finished = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert finished.returncode == code, finished
     return finished
+
+
+def keep_compute_rates(cache: Path) -> None:
+    """Have ``cache`` know how fast this machine computes, but no storage tier."""
+    cache.mkdir()
+    known = replace(load_profile(), tiers=())
+    (cache / "machine.json").write_text(as_json(known))
 
 
 def losses(output: Path) -> list[float]:
@@ -113,15 +121,36 @@ def test_broken_plug_ins_are_told_of_and_stop_no_other(graph: Path, broken: dict
     assert "error: The plug-in 'absent' of absent can't be used: it needs the module" in chosen.stderr
 
 
-def test_calibration_is_kept_for_planning(tmp_path: Path) -> None:
-    shown = flexgnn("calibrate", "--tier", f"t=arrow:{tmp_path}", FLEXGNN_CACHE=str(tmp_path / "cache")).stdout
-    assert "64.0 MiB" in shown
-    assert f"saved to {tmp_path / 'cache' / 'machine.json'}" in shown
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLEXGNN_CACHE", str(tmp_path / "cache"))
-        (profile,) = load_profiles()
-    assert profile.backend == "arrow"
-    assert {m.block_bytes for m in profile.measurements} == {2**20, 2**24, 2**26}
+def test_calibration_is_kept_for_planning(graph: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shown = flexgnn("calibrate", "--tier", f"t=arrow:{tmp_path}", FLEXGNN_CACHE=str(cache)).stdout
+    for part in ("64.0 MiB", "third quartile", f"saved to {cache / 'machine.json'}"):
+        assert part in shown
+    profile = read_profile(cache / "machine.json")
+    (tier,) = profile.tiers
+    assert tier.backend == "arrow"
+    assert {m.block_bytes for m in tier.measurements} == {2**20, 2**24, 2**26}
+    assert profile.compute is not None
+    assert all(0 < f.low <= f.value <= f.high for f in profile.compute.rates.figures)
+    run = ["run", "--dataset", graph, "--epochs", 1]
+    assert "measuring" not in flexgnn(*run, *SPILLING, "--ssd-path", tmp_path, FLEXGNN_CACHE=str(cache)).stdout
+
+
+def test_what_is_not_known_is_measured_once_and_said_to_be(graph: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    keep_compute_rates(cache)
+    run = ["run", "--dataset", graph, "--epochs", 1]
+    assert "measuring" not in flexgnn(*run, "--hidden", 8, FLEXGNN_CACHE=str(cache)).stdout
+    assert "measuring the storage tier arrow, once" in flexgnn(*run, *SPILLING, FLEXGNN_CACHE=str(cache)).stdout
+    assert "measuring" not in flexgnn(*run, *SPILLING, FLEXGNN_CACHE=str(cache)).stdout
+
+
+def test_a_cache_that_can_not_be_written_stops_no_run(graph: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = flexgnn("run", "--dataset", graph, "--epochs", 1, FLEXGNN_CACHE=str(tmp_path / "file"))
+    assert "measuring this machine's computation, once" in run.stdout
+    assert "set the environment variable FLEXGNN_CACHE" in run.stdout
+    assert "test accuracy" in run.stdout
 
 
 def test_a_disk_that_fills_up_ends_with_one_sentence_and_the_model(

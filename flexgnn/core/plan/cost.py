@@ -1,21 +1,20 @@
-"""Seconds of a workload's parts, from counts alone.
-
-Where nothing was measured, the rates are assumptions about an ordinary machine, good enough to rank decisions.
-"""
+"""Seconds of a workload's parts, from counts and rates alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
-from flexgnn.core.plan.workload import Phase, Workload
+from flexgnn.core.plan.rates import ComputeRates
+from flexgnn.core.plan.workload import Phase, Pull, Workload
 from flexgnn.core.tier import Array
 
 
 @dataclass(frozen=True, kw_only=True)
 class TierRates:
-    """Speeds of one storage tier."""
+    """Speeds of one storage tier; unless measured, those of an ordinary SSD."""
 
     read_bytes_per_second: float = 1.5e9
     write_bytes_per_second: float = 0.7e9
@@ -27,19 +26,13 @@ class TierRates:
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Speeds of a machine, storage tiers excepted."""
+    """Speeds of a machine, its storage tiers excepted."""
 
-    gather_bytes_per_second: float = 8e9
-    """Aggregation: bytes of neighbour rows read."""
-    flops_per_second: float = 60e9
-    """Dense layers of segments."""
-    step_seconds: float = 1e-3
-    """Fixed cost of a step."""
+    compute: ComputeRates
     store: TierRates = TierRates(call_seconds=1.5e-3)  # frozen
     """Of the graph store."""
 
 
-ASSUMED_RATES = Rates()
 ASSUMED_TIER_RATES = TierRates()
 
 
@@ -53,20 +46,64 @@ def write_seconds(rates: TierRates, size_bytes: int, calls: int = 1) -> float:
     return calls * rates.call_seconds + size_bytes / rates.write_bytes_per_second
 
 
-def compute_seconds(rates: Rates, workload: Workload, phase: Phase) -> float:
+def compute_seconds(rates: ComputeRates, workload: Workload, phase: Phase) -> float:
     """To compute ``phase`` at all blocks, with every tensor at hand."""
     return float(step_seconds(rates, workload, phase).sum())
 
 
-def step_seconds(rates: Rates, workload: Workload, phase: Phase) -> Array:
-    """float64, one a block: to compute ``phase`` at it, with every tensor at hand."""
-    blocks = workload.blocks
-    rows = np.array([blocks.rows(block) for block in range(blocks.count)])
-    seconds: Array = rates.step_seconds + rows * phase.flops_per_row / rates.flops_per_second
+def step_seconds(rates: ComputeRates, workload: Workload, phase: Phase) -> Array:
+    """To compute ``phase`` at each block (float64), with every tensor at hand.
+
+    Tiles go in order to the threads as these become free; Python's part of them is done by one thread at a time.
+    """
+    blocks, calls = workload.blocks, phase.work.calls
+    rows = np.minimum(blocks.chunk_rows, blocks.num_nodes - np.arange(0, blocks.num_nodes, blocks.chunk_rows))
+    tiles = rows * _row_seconds(rates, workload, phase) + calls * rates.single("call")
+    tiles += max(1, len(phase.pulls)) * rates.single("tile")
     for pull in phase.pulls:
-        row_bytes = workload.fields[pull.field].row_bytes
-        seconds += np.array(workload.halos[pull.topology].edges) * row_bytes / rates.gather_bytes_per_second
+        tiles += workload.localities[pull.topology].tile_edges * _edge_seconds(rates, workload, pull)
+    seconds = np.zeros(blocks.count)
+    schedule(tiles, blocks.chunks_per_block, rates.threads, seconds)
+    tiles_of_block = np.diff(np.append(np.arange(0, len(tiles), blocks.chunks_per_block), len(tiles)))
+    return rates.single("step") + np.maximum(seconds, tiles_of_block * calls * rates.single("serial"))
+
+
+def gather_seconds(rates: ComputeRates, size_bytes: Array) -> Array:
+    """To copy rows of ``size_bytes`` each in all from where they lie to where they go together, on all threads."""
+    seconds: Array = size_bytes * rates.single("gather") / rates.threads
     return seconds
+
+
+def _row_seconds(rates: ComputeRates, workload: Workload, phase: Phase) -> float:
+    """Of one thread, for a row of a tile, its edges and the calls of operators excepted."""
+    blocks, work = workload.blocks, phase.work
+    seconds = rates.work_seconds(work) / min(blocks.chunk_rows, blocks.num_nodes)
+    if work.loss is not None:
+        seconds += rates.loss_seconds(work.loss.columns, multi_label=work.loss.multi_label)
+    # What is read goes into products, which are measured on rows from memory.
+    seconds += sum(workload.fields[name].row_bytes for name in phase.writes) * rates.single("stream")
+    return seconds + sum(rates.row_seconds(pull.width) for pull in phase.pulls)
+
+
+def _edge_seconds(rates: ComputeRates, workload: Workload, pull: Pull) -> Array:
+    """Of one thread, for an edge of ``pull`` in each tile."""
+    width = workload.fields[pull.field].width or 1
+    seconds = rates.edge_seconds(width, workload.localities[pull.topology].reach)
+    return seconds * rates.single("maximum") if pull.reduce == "max" else seconds
+
+
+@numba.njit(cache=True)
+def schedule(tiles: Array, tiles_per_block: int, threads: int, seconds: Array) -> None:
+    """Fill ``seconds``, one a block, with the time from the start of its first tile to the end of its last.
+
+    Each tile of a block, in order, goes to the thread that is free first.
+    """
+    free = np.zeros(threads)
+    for block in range(seconds.shape[0]):
+        free[:] = 0.0
+        for tile in range(block * tiles_per_block, min((block + 1) * tiles_per_block, tiles.shape[0])):
+            free[np.argmin(free)] += tiles[tile]
+        seconds[block] = free.max()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +112,7 @@ class PhaseSeconds:
 
     compute: float
     handling: float
-    """Processor time for moving bytes, in competition with ``compute``."""
+    """What moving bytes takes from the computation: its processor time, shared by the threads, and packing."""
     channels: dict[str, float]
     """Seconds of each direction of each tier that is in use, as in ``arrow read``."""
     overlapped: bool

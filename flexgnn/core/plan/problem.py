@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -12,22 +12,26 @@ from torch import Tensor
 from flexgnn.core.graph.layout import ALIGNED_ROWS
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks, block_choices
-from flexgnn.core.plan.cost import ASSUMED_RATES, Rates
+from flexgnn.core.plan.cost import Rates
 from flexgnn.core.plan.counting import PullCounts, count_pulls
+from flexgnn.core.plan.locality import Locality, measure_locality
+from flexgnn.core.plan.machines import laptop_rates
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
+from flexgnn.core.plan.paper import PaperGraph
 from flexgnn.core.plan.placement import StorageTier, place, stored_parts
 from flexgnn.core.plan.slots import SlotGroup
 from flexgnn.core.plan.topology import Direction, HaloCounts
 from flexgnn.core.plan.unroll import PhaseCost, Unroller, backward_stages, consumers, local_consumers
 from flexgnn.core.plan.whole_blocks import with_whole_blocks
+from flexgnn.core.plan.work import LossWork, Work, tile_work
 from flexgnn.core.plan.workload import PhaseKind, Workload
 from flexgnn.core.plan.workspace import bytes_for_rows, measured_bytes
 from flexgnn.core.program.loss import count_correct, tile_loss
 from flexgnn.core.program.program import Program, RowContext, Segment
 from flexgnn.core.program.segments import NamedTensors, run_backward, run_forward
 
-_BLOCKS_COUNTED_TOGETHER = 1024
-"""Counts of groupings up to this take some 60 MiB together."""
+_MOST_BLOCKS = 1024
+"""What blocks need of each other is a matrix."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,7 +39,7 @@ class PlanningProblem:
     """Everything that a planner may look at. Planners touch no tensor."""
 
     program: Program
-    store: GraphStore
+    store: GraphStore | PaperGraph
     budget_bytes: int
     """Of the compute tier."""
     compute_tier: str
@@ -47,7 +51,7 @@ class PlanningProblem:
     training: bool
     evaluation: bool
     """Whether the plan covers an evaluation pass: after training, or by itself."""
-    rates: Rates = ASSUMED_RATES
+    rates: Rates = field(default_factory=laptop_rates)
     wanted: Mapping[str, str] = field(default_factory=dict)
     """By tensor class, the storage tier that the user wants it on."""
 
@@ -67,7 +71,8 @@ class PlanningProblem:
     @cached_property
     def choices(self) -> list[Blocks]:
         """Groupings of chunks into blocks, coarsest first."""
-        return block_choices(self.store.info.num_nodes, self.store.info.chunk_rows)
+        choices = block_choices(self.store.info.num_nodes, self.store.info.chunk_rows)
+        return [blocks for blocks in choices if blocks.count <= _MOST_BLOCKS]
 
     @cached_property
     def _pulls(self) -> dict[tuple[int, Direction], PullCounts]:
@@ -81,28 +86,44 @@ class PlanningProblem:
     def _costs(self) -> dict[tuple[PhaseKind, int], PhaseCost]:
         return {}
 
+    @cached_property
+    def localities(self) -> dict[Direction, Locality]:
+        """Of every stored adjacency."""
+        store = self.store
+        if isinstance(store, PaperGraph):
+            return {"in": store.locality()}
+        return {direction: measure_locality(store, direction) for direction in self._directions}
+
+    @property
+    def _directions(self) -> tuple[Direction, ...]:
+        return ("in",) if self.store.info.symmetric else ("in", "out")
+
     def blocks(self, chunks_per_block: int) -> Blocks:
         info = self.store.info
         return Blocks(num_nodes=info.num_nodes, chunk_rows=info.chunk_rows, chunks_per_block=chunks_per_block)
 
     def halos(self, blocks: Blocks, hub_blocks: int = 0) -> dict[Direction, HaloCounts]:
         """Halo counts of every stored adjacency, with hubs as in :class:`Decisions`."""
-        directions: tuple[Direction, ...] = ("in",) if self.store.info.symmetric else ("in", "out")
-        for direction in directions:
+        for direction in self._directions:
             key = (blocks.chunks_per_block, direction, hub_blocks)
             if key not in self._halos:
                 self._halos[key] = self._counted(blocks, direction).halos(hub_blocks)
-        return {direction: self._halos[blocks.chunks_per_block, direction, hub_blocks] for direction in directions}
+        return {
+            direction: self._halos[blocks.chunks_per_block, direction, hub_blocks] for direction in self._directions
+        }
 
     def _counted(self, blocks: Blocks, direction: Direction) -> PullCounts:
-        """Counts over ``blocks``. Those of all choices of few enough blocks are made in one reading of the graph."""
+        """Counts over ``blocks``. Those of all choices are made in one reading of the graph."""
         if (blocks.chunks_per_block, direction) not in self._pulls:
-            groupings = [choice for choice in self.choices if choice.count <= _BLOCKS_COUNTED_TOGETHER]
-            if blocks not in groupings:
-                groupings = [blocks]
-            for grouping, counts in zip(groupings, count_pulls(self.store, groupings, direction), strict=True):
+            groupings = self.choices if blocks in self.choices else [blocks]
+            for grouping, counts in zip(groupings, self._count(groupings, direction), strict=True):
                 self._pulls[grouping.chunks_per_block, direction] = counts
         return self._pulls[blocks.chunks_per_block, direction]
+
+    def _count(self, groupings: list[Blocks], direction: Direction) -> list[PullCounts]:
+        if isinstance(self.store, PaperGraph):
+            return [self.store.count_pulls(blocks) for blocks in groupings]
+        return count_pulls(self.store, groupings, direction)
 
     def workload(
         self,
@@ -120,7 +141,7 @@ class PlanningProblem:
             by_blocks: fields with access ``blocks``.
         """
         halos = self.halos(blocks, hub_blocks)
-        unroller = Unroller(self.program, self.store.info, blocks, halos, self._phase_cost, recomputed)
+        unroller = Unroller(self.program, self.store.info, blocks, halos, self.localities, self._phase_cost, recomputed)
         workload = unroller.build(training=self.training, evaluation=self.evaluation)
         if not by_blocks:
             return workload
@@ -144,44 +165,58 @@ class PlanningProblem:
     def with_budget(self, budget_bytes: int) -> PlanningProblem:
         """The same problem under another budget, sharing what was counted."""
         other = replace(self, budget_bytes=budget_bytes)
-        other.__dict__.update(_pulls=self._pulls, _halos=self._halos, _costs=self._costs)
+        other.__dict__.update(_pulls=self._pulls, _halos=self._halos, _costs=self._costs, localities=self.localities)
         return other
 
     def evaluating(self, program: Program) -> PlanningProblem:
         """One pass of another program over the same graph, sharing what was counted."""
         other = replace(self, program=program, training=False, evaluation=True)
-        other.__dict__.update(_halos=self._halos)
+        other.__dict__.update(_pulls=self._pulls, _halos=self._halos, localities=self.localities)
         return other
 
     def _phase_cost(self, kind: PhaseKind, stage: int) -> PhaseCost:
         if (kind, stage) not in self._costs:
             segment = self.program.segments[stage]
-            backward = kind in ("loss", "backward")
             rows = min(self.store.info.chunk_rows, self.store.info.num_nodes)
             per_tile = bytes_for_rows(lambda r: self._tile_bytes(segment, kind, r), rows)
-            matrices = sum(p.numel() for p in segment.parameters if p.ndim == 2)
             self._costs[kind, stage] = PhaseCost(
-                workspace_bytes=self.threads * per_tile, flops_per_row=2 * matrices * (3 if backward else 1)
+                workspace_bytes=self.threads * per_tile, work=self._tile_work(segment, kind, rows)
             )
         return self._costs[kind, stage]
 
     def _tile_bytes(self, segment: Segment, kind: PhaseKind, rows: int) -> int:
         """Bytes that a tile of ``rows`` takes, beside the fields that it reads and writes."""
+        widths = self.program.widths
+        beside = 4 * rows * sum(widths[name] for name in segment.outputs)
+        if self.store.info.chunk_rows % ALIGNED_ROWS:
+            beside += 4 * rows * sum(widths[name] for name in segment.inputs)
+        return beside + measured_bytes(self._prepared(segment, kind, rows, self._loss_gradient))
+
+    def _tile_work(self, segment: Segment, kind: PhaseKind, rows: int) -> Work:
+        """What ``kind`` computes on a tile of ``rows``; the loss is not among its operators."""
+        work = tile_work(lambda r: self._prepared(segment, kind, r, torch.empty_like), rows)
+        if kind != "loss":
+            return work
+        columns, multi_label = self.program.widths[self.program.logits], self.store.info.multi_label
+        loss = tile_work(lambda r: partial(self._loss_gradient, torch.zeros(r, columns)), rows)
+        return work + Work(loss=LossWork(columns=columns, multi_label=multi_label, size_bytes=loss.size_bytes))
+
+    def _prepared(
+        self, segment: Segment, kind: PhaseKind, rows: int, loss_gradient: Callable[[Tensor], Tensor]
+    ) -> Callable[[], object]:
+        """A tile of zeros as a step of ``kind`` runs it: what is left to do once its inputs are there."""
         program = self.program
         values = {name: torch.zeros(rows, program.widths[name]) for name in segment.inputs}
         context = RowContext(start=0, seed=0, epoch=0, training=kind != "evaluate")
-        beside = 4 * rows * sum(program.widths[name] for name in segment.outputs)
-        if self.store.info.chunk_rows % ALIGNED_ROWS:
-            beside += 4 * rows * sum(program.widths[name] for name in segment.inputs)
         if kind in ("forward", "evaluate"):
-            return beside + measured_bytes(lambda: self._evaluate(segment, values, context, kind))
+            return lambda: self._evaluate(segment, values, context, kind)
 
         def gradients_of(outputs: NamedTensors) -> NamedTensors:
             if kind == "loss":
-                return {program.logits: self._loss_gradient(outputs[program.logits])}
-            return {name: torch.zeros_like(t) for name, t in outputs.items() if name in program.needs_grad}
+                return {program.logits: loss_gradient(outputs[program.logits])}
+            return {name: torch.empty_like(t) for name, t in outputs.items() if name in program.needs_grad}
 
-        return beside + measured_bytes(lambda: run_backward(segment, values, context, program.needs_grad, gradients_of))
+        return lambda: run_backward(segment, values, context, program.needs_grad, gradients_of)
 
     def _labels(self, logits: Tensor) -> Tensor:
         return torch.zeros_like(logits) if self.store.info.multi_label else torch.zeros(len(logits), dtype=torch.int64)

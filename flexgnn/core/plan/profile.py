@@ -1,22 +1,57 @@
-"""What was measured of this machine, kept for later runs: planners take their rates from it."""
+"""What was measured of this machine, kept for later runs: planners take their rates from it.
+
+A file of the same form describes a machine that is not at hand (``flexgnn plan --machine``).
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
+import psutil
+import torch
 
 from flexgnn.core.cache import cache_directory
 from flexgnn.core.errors import ConfigError
 from flexgnn.core.plan.cost import TierRates
+from flexgnn.core.plan.rates import ComputeRates, Figure
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+LIFETIME = timedelta(days=90)
+"""What was measured longer ago is measured again."""
+ANY = "*"
+"""Stands for every backend, or every place, in a profile of a machine that is not at hand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What figures of computation hold for."""
+
+    cpu: str
+    cores: int
+    threads: int
+    torch: str
+    numba: str
+
+    @classmethod
+    def at_hand(cls, threads: int) -> Machine:
+        """This machine, with ``threads`` threads at work."""
+        return cls(
+            cpu=_cpu_model(),
+            cores=os.cpu_count() or 1,
+            threads=threads,
+            torch=torch.__version__,
+            numba=numba.__version__,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +77,8 @@ class TierProfile:
     settings: dict[str, str]
     place: str
     """The mount point of its directory, or what a backend elsewhere calls its place."""
-    measured_at: str
-    """ISO 8601."""
+    measured_at: str | None
+    """ISO 8601; None where it is stated."""
     measurements: tuple[Measurement, ...]
 
     @property
@@ -62,12 +97,59 @@ class TierProfile:
         )
 
 
-def find_rates(backend: str, settings: Mapping[str, Any], place: str) -> TierRates | None:
-    """What was measured of that tier; None if it never was."""
-    for profile in load_profiles():
-        if (profile.backend, profile.settings, profile.place) == (backend, as_text(settings), place):
-            return profile.rates
-    return None
+@dataclass(frozen=True, kw_only=True)
+class ComputeProfile:
+    """What was measured of computation."""
+
+    machine: Machine
+    measured_at: str | None
+    """ISO 8601; None where it is stated."""
+    rates: ComputeRates
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineProfile:
+    """Everything that was measured of a machine, or is stated of one that is not at hand."""
+
+    memory_bytes: int
+    """Of the compute tier."""
+    storage_bytes: int | None = None
+    """Of each storage tier, where that is stated."""
+    compute_tier: str = "ram"
+    compute: ComputeProfile | None = None
+    """None where only storage was measured."""
+    tiers: tuple[TierProfile, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Where figures are from that were not measured."""
+
+    def find_rates(self, backend: str, settings: Mapping[str, Any], place: str | None = None) -> TierRates | None:
+        """Of that tier (without ``place``: anywhere), or what the profile states of any tier.
+
+        None if it was never measured, or too long ago.
+        """
+        for name, values, where in ((backend, as_text(settings), place), (ANY, {}, None)):
+            for profile in self.tiers:
+                found = (profile.backend, profile.settings) == (name, values) and where in (None, profile.place)
+                if found and _fresh(profile.measured_at):
+                    return profile.rates
+        return None
+
+    def compute_rates(self, threads: int) -> ComputeRates | None:
+        """Of this machine with ``threads`` at work; None if that was not measured, or long ago."""
+        known = self.compute
+        if known is None or known.machine != Machine.at_hand(threads) or not _fresh(known.measured_at):
+            return None
+        return known.rates
+
+    def with_compute(self, rates: ComputeRates) -> MachineProfile:
+        """With ``rates`` as measured now, on this machine."""
+        machine = Machine.at_hand(rates.threads)
+        return replace(self, compute=ComputeProfile(machine=machine, measured_at=now(), rates=rates))
+
+    def with_tiers(self, measured: Sequence[TierProfile]) -> MachineProfile:
+        """With ``measured`` in place of older ones of the same tiers."""
+        new = {(p.backend, json.dumps(p.settings, sort_keys=True), p.place): p for p in [*self.tiers, *measured]}
+        return replace(self, tiers=tuple(new.values()))
 
 
 def as_text(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -75,34 +157,52 @@ def as_text(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in settings.items()}
 
 
-def load_profiles() -> list[TierProfile]:
-    """All that was measured; nothing if that is missing or can't be read: it can be measured again."""
+def now() -> str:
+    """The time, as profiles note it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def read_profile(path: Path) -> MachineProfile:
+    """The profile in a file.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: if there is none that makes sense.
+    """
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if document["flexgnn_profile"] != FORMAT_VERSION:
+        raise ValueError(f"it has profile format {document['flexgnn_profile']}, not {FORMAT_VERSION}")
+    compute = document["compute"]
+    return MachineProfile(
+        memory_bytes=int(document["memory_bytes"]),
+        storage_bytes=document["storage_bytes"],
+        compute_tier=str(document["compute_tier"]),
+        compute=None if compute is None else _compute_of(compute),
+        tiers=tuple(_tier_of(tier) for tier in document["tiers"]),
+        sources=dict(document["sources"]),
+    )
+
+
+def load_profile() -> MachineProfile:
+    """All that was measured here; nothing if that is missing or can't be read: it can be measured again."""
     try:
-        document = json.loads(profile_path().read_text(encoding="utf-8"))
-        if document["flexgnn_profile"] != FORMAT_VERSION:
-            return []
-        return [
-            TierProfile(**{**tier, "measurements": tuple(Measurement(**m) for m in tier["measurements"])})
-            for tier in document["tiers"]
-        ]
+        return read_profile(profile_path())
     except (OSError, ValueError, KeyError, TypeError):
-        return []
+        return MachineProfile(memory_bytes=psutil.virtual_memory().total)
 
 
-def save_profiles(measured: Sequence[TierProfile]) -> Path:
-    """Keep ``measured``, in place of older ones of the same tiers.
+def save_profile(change: Callable[[MachineProfile], MachineProfile]) -> Path:
+    """Keep what ``change`` makes of the profile that is there.
 
     Raises:
         ConfigError: if the cache directory can't be written.
     """
-    new = {(p.backend, json.dumps(p.settings, sort_keys=True), p.place): p for p in [*load_profiles(), *measured]}
-    document = {"flexgnn_profile": FORMAT_VERSION, "tiers": [asdict(profile) for profile in new.values()]}
     path = profile_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        text = as_json(change(load_profile()))
         descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(json.dumps(document, indent=1) + "\n")
+            file.write(text)
         os.replace(unfinished, path)
     except OSError as error:
         raise ConfigError(
@@ -112,9 +212,42 @@ def save_profiles(measured: Sequence[TierProfile]) -> Path:
     return path
 
 
+def as_json(profile: MachineProfile) -> str:
+    """The text of a profile's file."""
+    document = {"flexgnn_profile": FORMAT_VERSION, **asdict(profile)}
+    return json.dumps(document, indent=1) + "\n"
+
+
 def profile_path() -> Path:
     """The file of this machine."""
     return cache_directory() / "machine.json"
+
+
+def _compute_of(values: dict[str, Any]) -> ComputeProfile:
+    rates = values["rates"]
+    figures = tuple(Figure(**{**figure, "at": tuple(figure["at"])}) for figure in rates["figures"])
+    return ComputeProfile(
+        machine=Machine(**values["machine"]),
+        measured_at=values["measured_at"],
+        rates=ComputeRates(threads=rates["threads"], figures=figures),
+    )
+
+
+def _tier_of(values: dict[str, Any]) -> TierProfile:
+    return TierProfile(**{**values, "measurements": tuple(Measurement(**m) for m in values["measurements"])})
+
+
+def _fresh(measured_at: str | None) -> bool:
+    return measured_at is None or datetime.now(UTC) - datetime.fromisoformat(measured_at) <= LIFETIME
+
+
+def _cpu_model() -> str:
+    """What the system calls the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def _line(sizes: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:

@@ -84,7 +84,7 @@ def simulate(workload: Workload, traffic: Traffic, rates: Rates) -> Timeline:
 def _work(workload: Workload, traffic: Traffic, rates: Rates) -> Array:
     """float64 [S]: seconds that the processor is busy with each step, handling of its transfers included."""
     work = np.concatenate(
-        [step_seconds(rates, workload, phase)[list(workload.visits(phase))] for phase in workload.phases]
+        [step_seconds(rates.compute, workload, phase)[list(workload.visits(phase))] for phase in workload.phases]
     )
     for moves in traffic.transfers:
         np.add.at(work, moves.step, traffic.costs(moves, rates).handling)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from flexgnn.core.plan.cost import PhaseSeconds, Rates, compute_seconds
+from flexgnn.core.plan.cost import PhaseSeconds, Rates, compute_seconds, gather_seconds
 from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.placement import StorageTier, pack_part
 from flexgnn.core.plan.slots import SETUP_STEP, SlotGroup
@@ -50,6 +50,8 @@ class Transfers:
     calls: Array
     parts: Array
     """int64: passes of a halo or groups of a pack: of more than two, two at a time have room in the compute tier."""
+    gathered: bool = False
+    """Whether the step puts the rows next to each other first."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,17 +96,20 @@ class Traffic:
             speeds += [tier.rates.read_bytes_per_second, tier.rates.write_bytes_per_second]
         which = moves.channel - 1
         calls = moves.calls * np.array([r.call_seconds for r in own])[which]
+        handling = moves.size_bytes * np.array([r.cpu_seconds_per_byte for r in own])[which] / rates.compute.threads
+        if moves.gathered:
+            handling += gather_seconds(rates.compute, moves.size_bytes)
         return Costs(
             phase=moves.step // self._workload.blocks.count,
             channel=moves.channel,
             seconds=calls + moves.size_bytes / np.array(speeds)[which],
-            handling=moves.size_bytes * np.array([r.cpu_seconds_per_byte for r in own])[which],
+            handling=handling,
         )
 
     def busy_seconds(self, rates: Rates) -> Array:
         """float64, phases x channels: how long each is busy."""
         busy = np.zeros((len(self._workload.phases), len(self.channels)))
-        busy[:, PROCESSOR] = [compute_seconds(rates, self._workload, phase) for phase in self._workload.phases]
+        busy[:, PROCESSOR] = [compute_seconds(rates.compute, self._workload, phase) for phase in self._workload.phases]
         for moves in self.transfers:
             costs = self.costs(moves, rates)
             np.add.at(busy, (costs.phase, costs.channel), costs.seconds)
@@ -116,7 +121,7 @@ class Traffic:
         busy = self.busy_seconds(rates)
         found = []
         for phase, row in zip(self._workload.phases, busy.tolist(), strict=True):
-            compute = compute_seconds(rates, self._workload, phase)
+            compute = compute_seconds(rates.compute, self._workload, phase)
             moving = {name: s for name, s in zip(self.channels[1:], row[1:], strict=True) if s > 0}
             found.append(
                 PhaseSeconds(compute=compute, handling=row[PROCESSOR] - compute, channels=moving, overlapped=overlapped)
@@ -155,14 +160,16 @@ class Traffic:
         """What is written from the slots of ``group``."""
         if group.role == "pack":
             sizes, parts = self._workload.pack_sizes(group.field), self._workload.pack_group_counts(group.field)
-            yield self._written(pack_part(group.field), np.arange(len(group)), group, sizes, parts)
+            yield self._written(pack_part(group.field), np.arange(len(group)), group, sizes, parts, gathered=True)
         elif group.role == "own":
             slot = np.flatnonzero(group.spilled)
             yield self._written(group.field, slot, group, group.size_bytes[slot], np.ones_like(slot))
         elif group.role == "whole" and group.spilled.any():
             yield self._spilled(group)
 
-    def _written(self, part: str, slot: Array, group: SlotGroup, size_bytes: Array, parts: Array) -> Transfers:
+    def _written(
+        self, part: str, slot: Array, group: SlotGroup, size_bytes: Array, parts: Array, *, gathered: bool = False
+    ) -> Transfers:
         return Transfers(
             part=part,
             direction="write",
@@ -174,6 +181,7 @@ class Traffic:
             size_bytes=size_bytes,
             calls=parts,
             parts=parts,
+            gathered=gathered,
         )
 
     def _spilled(self, group: SlotGroup) -> Transfers:

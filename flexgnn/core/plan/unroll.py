@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from flexgnn.core.graph.store import GraphInfo
 from flexgnn.core.plan.blocks import Blocks
+from flexgnn.core.plan.locality import Locality
 from flexgnn.core.plan.names import (
     EVALUATION,
     LABELS,
@@ -18,6 +19,7 @@ from flexgnn.core.plan.names import (
     ties_name,
 )
 from flexgnn.core.plan.topology import Direction, HaloCounts
+from flexgnn.core.plan.work import Work
 from flexgnn.core.plan.workload import Field, Phase, PhaseKind, Pull, Source, Workload
 from flexgnn.core.program.adjacency import vector_names
 from flexgnn.core.program.program import FEATURES, Aggregation, Program, Segment
@@ -43,7 +45,7 @@ class PhaseCost:
     """What a phase needs beside its fields; see :class:`Phase`."""
 
     workspace_bytes: int
-    flops_per_row: int
+    work: Work
 
 
 CostOf = Callable[[PhaseKind, int], PhaseCost]
@@ -58,11 +60,12 @@ class Unroller:
         info: GraphInfo,
         blocks: Blocks,
         halos: dict[Direction, HaloCounts],
+        localities: dict[Direction, Locality],
         cost_of: CostOf,
         recomputed: frozenset[str],
     ) -> None:
         self._program, self._info, self._blocks, self._halos = program, info, blocks, halos
-        self._cost_of, self._recomputed = cost_of, recomputed
+        self._localities, self._cost_of, self._recomputed = localities, cost_of, recomputed
         self._fields: dict[str, Field] = {}
         self._phases: list[Phase] = []
         self._published: dict[str, Pull] = {}
@@ -85,6 +88,7 @@ class Unroller:
             program=self._program,
             blocks=self._blocks,
             halos=self._halos,
+            localities=self._localities,
             fields=self._fields,
             phases=tuple(self._phases),
             published=self._published,
@@ -150,6 +154,7 @@ class Unroller:
             topology=self._topology(direction),
             weighted=aggregation.adjacency.weighted,
             width=self._program.widths[aggregation.output],
+            reduce=aggregation.reduce,
         )
         self._published[field] = pull
         return pull
@@ -171,9 +176,28 @@ class Unroller:
                 writes=tuple(dict.fromkeys(writes)),
                 recomputes=tuple(recomputes),
                 workspace_bytes=sum(cost.workspace_bytes for cost in costs),
-                flops_per_row=sum(cost.flops_per_row for cost in costs),
+                work=sum((cost.work for cost in costs), self._publishing(kind, stage, writes)),
             )
         )
+
+    def _publishing(self, kind: PhaseKind, stage: int, writes: list[str]) -> Work:
+        """What a tile does beside its segment: it copies or scales what it leaves, and adds up gradients."""
+        rows = min(self._info.chunk_rows, self._info.num_nodes)
+        prefix = EVALUATION if kind == "evaluate" else ""
+        pulled = set()
+        if kind != "backward":
+            aggregations = self._program.aggregations_at(stage)
+            pulled = {prefix + a.output for a in aggregations} | {ties_name(a) for a in aggregations}
+        sizes = [2 * rows * self._fields[name].row_bytes for name in dict.fromkeys(writes) if name not in pulled]
+        segment = self._program.segments[stage]
+        if kind == "backward":
+            for value in segment.outputs:
+                sources = len(consumers(self._program, value)) + len(local_consumers(self._program, value, stage))
+                if value in self._program.needs_grad and sources > 1:
+                    sizes += [3 * rows * 4 * self._program.widths[value]] * (sources - 1)
+        if kind in ("loss", "backward"):
+            sizes += [3 * 4 * parameter.numel() for parameter in segment.parameters]
+        return Work(elementwise_bytes=tuple(sizes), calls=len(sizes))
 
     def _producer(self, value: str) -> Segment:
         return next(s for s in self._program.segments if value in s.outputs)

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from flexgnn.core.plan.blocks import Blocks
+from flexgnn.core.plan.locality import Locality
 from flexgnn.core.plan.topology import Direction, HaloCounts, HaloPass
-from flexgnn.core.program.program import Program
+from flexgnn.core.plan.work import Work
+from flexgnn.core.program.program import Program, Reduce
 from flexgnn.core.tier import Array
 
 PhaseKind = Literal["forward", "loss", "backward", "evaluate"]
@@ -79,6 +82,7 @@ class Pull:
     weighted: bool
     width: int
     """Columns of what is pulled into."""
+    reduce: Reduce
     whole_blocks: bool = False
     """Whether halos are whole blocks (see ``whole_blocks.py``), else of the rows that are needed."""
 
@@ -99,7 +103,8 @@ class Phase:
     """Values computed again from other reads instead of being read."""
     workspace_bytes: int
     """Memory of a step beside fields: activations and gradients of the tiles in work."""
-    flops_per_row: int
+    work: Work
+    """Of a full tile, aggregations excepted."""
 
     @property
     def training(self) -> bool:
@@ -136,6 +141,8 @@ class Workload:
     blocks: Blocks
     halos: dict[Direction, HaloCounts]
     """By stored adjacency."""
+    localities: dict[Direction, Locality]
+    """By stored adjacency."""
     fields: dict[str, Field]
     phases: tuple[Phase, ...]
     published: dict[str, Pull]
@@ -155,6 +162,27 @@ class Workload:
         """The blocks in the order in which ``phase`` visits them."""
         count = self.blocks.count
         return range(count - 1, -1, -1) if phase.descending else range(count)
+
+    @property
+    def flops(self) -> int:
+        """Of an epoch: the matrix products of all phases at all rows, and two a column and edge of every pull."""
+        return sum(round(p.work.flops * self._tiles) for p in self.phases) + sum(
+            2 * pull.width * sum(self.halos[pull.topology].edges) for phase in self.phases for pull in phase.pulls
+        )
+
+    @property
+    def touched_bytes(self) -> int:
+        """Of an epoch: read and written by operators that are no products, and read by pulls."""
+        return sum(round(p.work.size_bytes * self._tiles) for p in self.phases) + sum(
+            self.fields[pull.field].row_bytes * sum(self.halos[pull.topology].edges)
+            for phase in self.phases
+            for pull in phase.pulls
+        )
+
+    @property
+    def _tiles(self) -> Fraction:
+        """How many full tiles the graph's rows make."""
+        return Fraction(self.blocks.num_nodes, min(self.blocks.chunk_rows, self.blocks.num_nodes))
 
     def step_index(self, phase: Phase, block: int) -> int:
         return phase.index * self.blocks.count + self.visits(phase)[block]

@@ -10,6 +10,10 @@ Shape legend: R rows of a tile, D width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -81,7 +85,30 @@ def _key(seed: int, epoch: int) -> tuple[np.uint32, np.uint32]:
     return words[0], words[1]
 
 
+@dataclass
+class DrawCount:
+    """How many values were drawn."""
+
+    values: int = 0
+
+
+_draws: ContextVar[DrawCount | None] = ContextVar("draws", default=None)
+
+
+@contextmanager
+def counting_draws() -> Iterator[DrawCount]:
+    """Count the values that this thread draws meanwhile."""
+    count = DrawCount()
+    token = _draws.set(count)
+    try:
+        yield count
+    finally:
+        _draws.reset(token)
+
+
 def _masked(values: Tensor, p: float, site: int, rows: RowContext) -> Tensor:
+    if (count := _draws.get()) is not None:
+        count.values += values.numel()
     flat = values.detach().contiguous().view(-1).numpy()
     out = np.empty_like(flat)
     elements_per_row = values[0].numel() if len(values) else 0

@@ -323,3 +323,25 @@ def shift_blocks(indices: Array, rows_per_block: int, shifts: Array) -> None:
     """Add to each index, in place, the shift of the block that it lies in."""
     for e in range(indices.shape[0]):
         indices[e] += shifts[indices[e] // rows_per_block]
+
+
+@_compile
+def count_distances(indices: Array, clock: int, last: Array, counts: Array) -> None:
+    """Add to ``counts[b]`` the edges whose node was last met from ``2 ** (b - 1)`` to ``2 ** b - 1`` edges before.
+
+    ``counts[0]`` is of the edge right before, ``counts[-1]`` of nodes that were not met. ``clock`` numbers the first
+    edge; ``last`` (N) holds the number of the edge that met each node last, 0 for none.
+    """
+    for e in range(indices.shape[0]):
+        j = indices[e]
+        now = clock + e
+        if last[j] == 0:
+            counts[counts.shape[0] - 1] += 1
+        else:
+            distance = now - last[j] - 1
+            power = 0
+            while distance > 0:
+                distance >>= 1
+                power += 1
+            counts[min(power, counts.shape[0] - 2)] += 1
+        last[j] = now

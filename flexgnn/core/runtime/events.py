@@ -7,6 +7,20 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasurementStarted:
+    """Something that plans need to know of this machine is not known: it is measured now, which takes a few seconds."""
+
+    subject: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileNotSaved:
+    """What was measured can't be kept for later runs; this one uses it all the same."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunPlanned:
     """A plan was made and the run is about to prepare."""
 
@@ -120,7 +134,9 @@ class EpochRecord:
 
 
 Event = (
-    RunPlanned
+    MeasurementStarted
+    | ProfileNotSaved
+    | RunPlanned
     | FoldingStarted
     | FoldingSkipped
     | ScratchRemoved

@@ -107,7 +107,7 @@ class Executor:
     def _pass(self, steps: list[Step], epoch: int, seed: int, sink: LogitsSink | None) -> Totals:
         totals = Totals()
         opening, closing = opening_and_closing(self._plan.slots, range(steps[0].index, steps[-1].index + 1))
-        with _single_threaded_products():
+        with single_threaded_products():
             for step in steps:
                 start = time.perf_counter()
                 for index in opening[step.index]:
@@ -244,7 +244,8 @@ class Executor:
 
 
 @contextmanager
-def _single_threaded_products() -> Iterator[None]:
+def single_threaded_products() -> Iterator[None]:
+    """Meanwhile every thread computes its products alone."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

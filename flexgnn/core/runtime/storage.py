@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from flexgnn.core.errors import ConfigError, DamagedBlobError, TierFullError
-from flexgnn.core.plan.cost import ASSUMED_TIER_RATES
+from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, TierRates
 from flexgnn.core.plan.placement import StorageTier
 from flexgnn.core.plan.plan import Plan
-from flexgnn.core.plan.profile import find_rates
+from flexgnn.core.plan.profile import MachineProfile
 from flexgnn.core.plugins import Plugins
 from flexgnn.core.runtime.checksums import Checksums
 from flexgnn.core.runtime.events import Listener, TierOpened
@@ -64,14 +64,23 @@ class ConfiguredTier:
         """What measurements of it hold for: the mount point of its directory, or the place that was named."""
         return mount_point(self.spec.location) if self.local else str(self.spec.location)
 
-    def for_planning(self) -> StorageTier:
+    @property
+    def named(self) -> bool:
+        """Whether the backend has a name, under which what is measured can be found again."""
+        return isinstance(self.spec.backend, str)
+
+    def known_rates(self, profile: MachineProfile) -> TierRates | None:
+        """What ``profile`` says of it."""
+        return profile.find_rates(self.backend_name, self.spec.settings, self.place)
+
+    def for_planning(self, profile: MachineProfile) -> StorageTier:
         """The tier as planners see it: its capacity, or what is free where it will be, and measured rates if any."""
         limits = [self.spec.capacity_bytes, free_bytes(self.spec.location) if self.local else None]
         known = [limit for limit in limits if limit is not None]
         return StorageTier(
             name=self.spec.name,
             capacity_bytes=min(known, default=None),
-            rates=find_rates(self.backend_name, self.spec.settings, self.place) or ASSUMED_TIER_RATES,
+            rates=self.known_rates(profile) or ASSUMED_TIER_RATES,
             alignment_bytes=self.alignment_bytes,
         )
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flexgnn.core.errors import BudgetError, ConfigError, GraphError, StoreError, TrainingError
 from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.cost import Rates
 from flexgnn.core.plan.placement import check_wanted
 from flexgnn.core.plan.plan import Plan, freeze
 from flexgnn.core.plan.problem import PlanningProblem
@@ -26,6 +27,7 @@ from flexgnn.core.program.rewrites import ALL_REWRITES
 from flexgnn.core.runtime.events import EpochRecord, Event, FoldingSkipped, Listener
 from flexgnn.core.runtime.executor import Executor, Totals
 from flexgnn.core.runtime.folding import Folding
+from flexgnn.core.runtime.measuring import MachineAtHand
 from flexgnn.core.runtime.running import Runner
 from flexgnn.core.runtime.splits import SplitSizes, count_splits
 from flexgnn.core.runtime.storage import ConfiguredTier
@@ -200,6 +202,13 @@ class Trainer:
 
     def _make_plan(self, *, training: bool) -> Plan:
         """The plan of a training or an evaluation, after that of the aggregations that have to come before it."""
+        plan = self._planned(training=training)
+        # A storage tier is only measured where something goes to storage.
+        if plan.stored_bytes and self._machine.measure_unknown(self._tiers.values()):
+            plan = self._planned(training=training)
+        return plan
+
+    def _planned(self, *, training: bool) -> Plan:
         problem = self._problem(training=training)
         refusals: list[BudgetError] = []
         try:
@@ -220,12 +229,17 @@ class Trainer:
             store=self.store,
             budget_bytes=self._budget_bytes or self._backend.free_bytes(),
             compute_tier=self._backend.name,
-            storage_tiers=tuple(tier.for_planning() for tier in self._tiers.values()),
+            storage_tiers=tuple(tier.for_planning(self._machine.profile) for tier in self._tiers.values()),
             wanted=self._wanted,
             threads=self._threads,
             training=training,
             evaluation=self._program.random or not training,
+            rates=Rates(compute=self._machine.compute_rates(self._threads)),
         )
+
+    @cached_property
+    def _machine(self) -> MachineAtHand:
+        return MachineAtHand(self._emit)
 
     def _check_classes(self) -> None:
         outputs, info = self._program.widths[self._program.logits], self.store.info

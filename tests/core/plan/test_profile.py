@@ -1,20 +1,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from flexgnn.core.errors import ConfigError
 from flexgnn.core.plan.cost import read_seconds, write_seconds
+from flexgnn.core.plan.machines import load_machine, stated_compute
 from flexgnn.core.plan.profile import (
+    ANY,
+    LIFETIME,
     Measurement,
     TierProfile,
-    find_rates,
-    load_profiles,
+    load_profile,
+    now,
     profile_path,
-    save_profiles,
+    save_profile,
 )
+
+RATES = stated_compute(load_machine("laptop-nvme"))
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +46,7 @@ PROFILE = TierProfile(
     backend="zarr",
     settings={"compression": "zstd"},
     place="/mnt",
-    measured_at="2026-01-01T00:00:00+00:00",
+    measured_at=now(),
     measurements=(*(measurement(2**bits) for bits in (20, 24, 26)), measurement(2**20, threads=2)),
 )
 
@@ -53,30 +59,64 @@ def test_rates_give_back_the_seconds_that_were_measured() -> None:
     assert rates.cpu_seconds_per_byte == pytest.approx(4e-10)
 
 
+def keep(*tiers: TierProfile) -> None:
+    save_profile(lambda profile: profile.with_tiers(tiers))
+
+
 def test_a_tier_is_found_by_backend_settings_and_place() -> None:
-    save_profiles([PROFILE])
-    assert find_rates("zarr", {"compression": "zstd"}, "/mnt") == PROFILE.rates
+    keep(PROFILE)
+    known = load_profile()
+    assert known.find_rates("zarr", {"compression": "zstd"}, "/mnt") == PROFILE.rates
+    assert known.find_rates("zarr", {"compression": "zstd"}) == PROFILE.rates
     for other in (("lmdb", PROFILE.settings, "/mnt"), ("zarr", {}, "/mnt"), ("zarr", PROFILE.settings, "/")):
-        assert find_rates(*other) is None
+        assert known.find_rates(*other) is None
+
+
+def test_what_is_stated_of_any_tier_holds_where_nothing_was_measured() -> None:
+    stated = replace(PROFILE, backend=ANY, settings={}, place=ANY, measured_at=None, measurements=(measurement(2**20),))
+    keep(stated, PROFILE)
+    known = load_profile()
+    assert known.find_rates("lmdb", {"a": "b"}, "/") == stated.rates
+    assert known.find_rates("zarr", {"compression": "zstd"}, "/mnt") == PROFILE.rates
+
+
+def test_what_was_measured_long_ago_is_measured_again() -> None:
+    old = (datetime.now(UTC) - LIFETIME - timedelta(days=1)).isoformat()
+    keep(replace(PROFILE, measured_at=old))
+    assert load_profile().find_rates("zarr", PROFILE.settings, "/mnt") is None
+    known = load_profile().with_compute(RATES)
+    assert known.compute is not None
+    assert replace(known, compute=replace(known.compute, measured_at=old)).compute_rates(RATES.threads) is None
+
+
+def test_rates_of_computation_are_those_of_this_machine_and_its_libraries() -> None:
+    save_profile(lambda profile: profile.with_compute(RATES))
+    known = load_profile()
+    assert known.compute_rates(RATES.threads) == RATES
+    assert known.compute_rates(RATES.threads + 1) is None
+    assert known.compute is not None
+    for change in ({"cpu": "abacus"}, {"torch": "0.1"}, {"numba": "0.1"}, {"cores": 99}):
+        machine = replace(known.compute.machine, **change)
+        assert replace(known, compute=replace(known.compute, machine=machine)).compute_rates(RATES.threads) is None
 
 
 def test_a_new_measurement_takes_the_place_of_the_old_one_alone() -> None:
-    elsewhere, again = replace(PROFILE, place="/"), replace(PROFILE, measured_at="2026-02-02T00:00:00+00:00")
-    save_profiles([PROFILE, elsewhere])
-    save_profiles([again])
-    assert sorted(load_profiles(), key=lambda profile: profile.place) == [elsewhere, again]
+    elsewhere, again = replace(PROFILE, place="/"), replace(PROFILE, measured_at=now())
+    keep(PROFILE, elsewhere)
+    keep(again)
+    assert sorted(load_profile().tiers, key=lambda profile: profile.place) == [elsewhere, again]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"flexgnn_profile": 99, "tiers": []}', '{"flexgnn_profile": 1}'])
 def test_a_file_that_makes_no_sense_counts_as_nothing_measured(content: str) -> None:
     profile_path().parent.mkdir()
     profile_path().write_text(content)
-    assert load_profiles() == []
-    save_profiles([PROFILE])
-    assert load_profiles() == [PROFILE]
+    assert load_profile().tiers == ()
+    keep(PROFILE)
+    assert load_profile().tiers == (PROFILE,)
 
 
 def test_a_cache_that_can_not_be_written_is_told_of(cache: Path) -> None:
     cache.write_text("in the way")
     with pytest.raises(ConfigError, match="FLEXGNN_CACHE"):
-        save_profiles([PROFILE])
+        keep(PROFILE)

@@ -7,7 +7,7 @@ import pytest
 from flexgnn.backends.arrow import ArrowBackend
 from flexgnn.core.errors import TierError
 from flexgnn.core.plan.cost import ASSUMED_TIER_RATES
-from flexgnn.core.plan.profile import save_profiles
+from flexgnn.core.plan.profile import load_profile, save_profile
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.runtime.calibration import calibrate_tier
 from flexgnn.core.runtime.storage import ConfiguredTier
@@ -41,12 +41,12 @@ def test_a_slow_tier_measures_as_slow_as_it_is(tmp_path: Path) -> None:
 def test_plans_take_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEXGNN_CACHE", str(tmp_path / "cache"))
     tier = configured("arrow", tmp_path)
-    assert tier.for_planning().rates == ASSUMED_TIER_RATES
+    assert tier.for_planning(load_profile()).rates == ASSUMED_TIER_RATES
     profile = calibrate_tier(tier, block_bytes=(2**16, 2**18), total_bytes=2**19)
-    save_profiles([profile])
-    assert tier.for_planning().rates == profile.rates
+    save_profile(lambda known: known.with_tiers([profile]))
+    assert tier.for_planning(load_profile()).rates == profile.rates
     (tmp_path / "other").mkdir()
-    assert configured("arrow", tmp_path / "other").for_planning().rates == profile.rates, "on the same file system"
+    assert configured("arrow", tmp_path / "other").known_rates(load_profile()) == profile.rates, "on the same disk"
 
 
 def test_a_tier_that_fails_is_told_of_and_leaves_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""Rates of the machine at hand: those that were kept, or measured now, once, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from flexgnn.core.errors import ConfigError
+from flexgnn.core.plan.profile import MachineProfile, load_profile, save_profile
+from flexgnn.core.plan.rates import ComputeRates
+from flexgnn.core.runtime.calibration import calibrate_tier
+from flexgnn.core.runtime.compute_calibration import measure_compute
+from flexgnn.core.runtime.events import Listener, MeasurementStarted, ProfileNotSaved
+from flexgnn.core.runtime.storage import ConfiguredTier
+
+_QUICK_BLOCK_BYTES, _QUICK_BYTES = (2**20, 2**24), 2**25
+"""For a tier that a run is waiting for: about two seconds on a slow disk."""
+
+
+class MachineAtHand:
+    """The profile of this machine. What is missing is measured when it is first asked for."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self.profile = load_profile()
+
+    def compute_rates(self, threads: int) -> ComputeRates:
+        """How fast this machine computes with ``threads`` threads; measuring that takes a few seconds."""
+        known = self.profile.compute_rates(threads)
+        if known is None:
+            self._listener(MeasurementStarted(subject="this machine's computation"))
+            known = measure_compute(threads)
+            self._keep(lambda profile: profile.with_compute(known))
+        return known
+
+    def measure_unknown(self, tiers: Iterable[ConfiguredTier]) -> bool:
+        """Measure those of ``tiers`` that have a backend's name and were never measured; whether there was any.
+
+        Raises:
+            TierError: if a tier fails.
+        """
+        unknown = [tier for tier in tiers if tier.named and tier.known_rates(self.profile) is None]
+        for tier in unknown:
+            self._listener(MeasurementStarted(subject=f"the storage tier {tier.spec.name}"))
+            measured = calibrate_tier(tier, block_bytes=_QUICK_BLOCK_BYTES, total_bytes=_QUICK_BYTES)
+            self._keep(partial(MachineProfile.with_tiers, measured=[measured]))
+        return bool(unknown)
+
+    def _keep(self, change: Callable[[MachineProfile], MachineProfile]) -> None:
+        """For this run, and if the cache can be written, for later ones."""
+        self.profile = change(self.profile)
+        try:
+            save_profile(change)
+        except ConfigError as error:
+            self._listener(ProfileNotSaved(message=str(error)))

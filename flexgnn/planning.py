@@ -1,0 +1,64 @@
+"""Plans for a machine or a graph that is not at hand."""
+
+from __future__ import annotations
+
+import torch
+
+from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, Rates
+from flexgnn.core.plan.machines import stated_compute
+from flexgnn.core.plan.paper import PaperGraph
+from flexgnn.core.plan.placement import StorageTier, check_wanted
+from flexgnn.core.plan.plan import Plan, freeze
+from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.profile import MachineProfile
+from flexgnn.core.plugins import load_plugins
+from flexgnn.core.program.lower import lower
+from flexgnn.core.program.rewrites import all_but
+from flexgnn.core.sizes import parse_size
+from flexgnn.core.tier_spec import TierSpec, parse_pairs, tier_specs
+from flexgnn.launch import RunConfig
+from flexgnn.models import build_model
+
+
+def plan_for(config: RunConfig, graph: GraphStore | PaperGraph, machine: MachineProfile) -> Plan:
+    """What a run of ``config`` would do on ``machine``, with all its memory unless ``config`` names a budget.
+
+    Raises:
+        BudgetError: if the budget is too small.
+        ConfigError, PluginError: if a setting is not accepted.
+    """
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, graph.info, layers=config.layers, hidden=config.hidden, dropout=config.dropout)
+    info, rewrites = graph.info, all_but(config.no_rewrite or [])
+    program = lower(model, num_features=info.num_features, weighted=info.weighted, rewrites=rewrites)
+    specs = tier_specs(
+        config.tier or [],
+        ssd_backend=config.ssd_backend,
+        ssd_path=config.ssd_path,
+        ssd_options=parse_pairs(config.ssd_option or []),
+    )
+    rates = stated_compute(machine)
+    problem = PlanningProblem(
+        program=program,
+        store=graph,
+        budget_bytes=machine.memory_bytes if config.device_memory is None else parse_size(config.device_memory),
+        compute_tier=machine.compute_tier,
+        storage_tiers=tuple(_tier(spec, machine) for spec in specs),
+        wanted=check_wanted(parse_pairs(config.place or []), [spec.name for spec in specs]),
+        threads=rates.threads,
+        training=True,
+        evaluation=program.random,
+        rates=Rates(compute=rates),
+    )
+    planner = load_plugins().planner(config.planner)()
+    return freeze(problem, planner.decide(problem), planner.name)
+
+
+def _tier(spec: TierSpec, machine: MachineProfile) -> StorageTier:
+    rates = machine.find_rates(str(spec.backend), spec.settings)
+    return StorageTier(
+        name=spec.name,
+        capacity_bytes=machine.storage_bytes if spec.capacity_bytes is None else spec.capacity_bytes,
+        rates=rates or ASSUMED_TIER_RATES,
+    )
