@@ -67,6 +67,10 @@ class Measurement:
     write_cpu_seconds_per_byte: float
     """Of this process, all its threads together."""
     read_cpu_seconds_per_byte: float
+    cached_write_bytes_per_second: float | None = None
+    """Until the system has taken it, over blobs that were there before; None where that was not measured."""
+    cached_read_bytes_per_second: float | None = None
+    """With all of it in the page cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +85,17 @@ class TierProfile:
     """ISO 8601; None where it is stated."""
     measurements: tuple[Measurement, ...]
 
-    @property
-    def rates(self) -> TierRates:
-        """For planning: a run moves with one thread in each direction, and a call's time grows with its size."""
+    def rates(self, *, cached: bool = False) -> TierRates:
+        """For planning: a run moves with one thread in each direction, and a call's time grows with its size.
+
+        ``cached``: whether the system has the memory to keep all that is on the tier.
+        """
         alone = [m for m in self.measurements if m.threads == 1]
         sizes = np.array([m.block_bytes for m in alone], dtype=float)
-        read_call, read_rate = _line(sizes, np.array([m.block_bytes / m.read_bytes_per_second for m in alone]))
-        write_call, write_rate = _line(sizes, np.array([m.block_bytes / m.write_bytes_per_second for m in alone]))
+        reads = [(cached and m.cached_read_bytes_per_second) or m.read_bytes_per_second for m in alone]
+        writes = [(cached and m.cached_write_bytes_per_second) or m.write_bytes_per_second for m in alone]
+        read_call, read_rate = _line(sizes, sizes / np.array(reads))
+        write_call, write_rate = _line(sizes, sizes / np.array(writes))
         cpu = [(m.read_cpu_seconds_per_byte + m.write_cpu_seconds_per_byte) / 2 for m in alone]
         return TierRates(
             read_bytes_per_second=read_rate,
@@ -122,8 +130,10 @@ class MachineProfile:
     sources: Mapping[str, str] = field(default_factory=dict)
     """Where figures are from that were not measured."""
 
-    def find_rates(self, backend: str, settings: Mapping[str, Any], place: str | None = None) -> TierRates | None:
-        """Of that tier (without ``place``: anywhere), or what the profile states of any tier.
+    def find_rates(
+        self, backend: str, settings: Mapping[str, Any], place: str | None = None, *, cached: bool = False
+    ) -> TierRates | None:
+        """Of that tier (without ``place``: anywhere), or what the profile states of any tier; ``cached``: as above.
 
         None if it was never measured, or too long ago.
         """
@@ -131,7 +141,7 @@ class MachineProfile:
             for profile in self.tiers:
                 found = (profile.backend, profile.settings) == (name, values) and where in (None, profile.place)
                 if found and _fresh(profile.measured_at):
-                    return profile.rates
+                    return profile.rates(cached=cached)
         return None
 
     def compute_rates(self, threads: int) -> ComputeRates | None:

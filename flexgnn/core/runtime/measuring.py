@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
+import numpy as np
+
 from flexgnn.core.errors import ConfigError
+from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.cost import TierRates
 from flexgnn.core.plan.profile import MachineProfile, load_profile, save_profile
 from flexgnn.core.plan.rates import ComputeRates
 from flexgnn.core.runtime.calibration import calibrate_tier
@@ -15,6 +20,9 @@ from flexgnn.core.runtime.storage import ConfiguredTier
 
 _QUICK_BLOCK_BYTES, _QUICK_BYTES = (2**20, 2**24), 2**25
 """For a tier that a run is waiting for: about two seconds on a slow disk."""
+
+
+_STORE_CHUNKS, _STORE_CALL_SECONDS = 4, 2e-4
 
 
 class MachineAtHand:
@@ -32,6 +40,23 @@ class MachineAtHand:
             known = measure_compute(threads)
             self._keep(lambda profile: profile.with_compute(known))
         return known
+
+    def store_rates(self, store: GraphStore) -> TierRates:
+        """How fast the graph store is read on this machine, from the page cache; measured each time, at once."""
+        num_rows = min(_STORE_CHUNKS * store.info.chunk_rows, store.info.num_nodes)
+        out = np.empty((num_rows, store.info.num_features), dtype=np.float32)
+        seconds, processor = [], []
+        for _ in range(4):
+            began, used = time.perf_counter(), time.process_time()
+            store.read("features", 0, num_rows, out)
+            seconds.append(time.perf_counter() - began)
+            processor.append(time.process_time() - used)
+        # The first reading may be from the disk, and finds `out` without memory behind it.
+        return TierRates(
+            read_bytes_per_second=out.nbytes / float(np.median(seconds[1:])),
+            call_seconds=_STORE_CALL_SECONDS,
+            cpu_seconds_per_byte=float(np.median(processor[1:])) / out.nbytes,
+        )
 
     def measure_unknown(self, tiers: Iterable[ConfiguredTier]) -> bool:
         """Measure those of ``tiers`` that have a backend's name and were never measured; whether there was any.

@@ -69,18 +69,18 @@ class ConfiguredTier:
         """Whether the backend has a name, under which what is measured can be found again."""
         return isinstance(self.spec.backend, str)
 
-    def known_rates(self, profile: MachineProfile) -> TierRates | None:
-        """What ``profile`` says of it."""
-        return profile.find_rates(self.backend_name, self.spec.settings, self.place)
+    def known_rates(self, profile: MachineProfile, *, cached: bool = False) -> TierRates | None:
+        """What ``profile`` says of it; ``cached``: with all that is on it in the page cache."""
+        return profile.find_rates(self.backend_name, self.spec.settings, self.place, cached=cached)
 
-    def for_planning(self, profile: MachineProfile) -> StorageTier:
+    def for_planning(self, profile: MachineProfile, *, cached: bool) -> StorageTier:
         """The tier as planners see it: its capacity, or what is free where it will be, and measured rates if any."""
         limits = [self.spec.capacity_bytes, free_bytes(self.spec.location) if self.local else None]
         known = [limit for limit in limits if limit is not None]
         return StorageTier(
             name=self.spec.name,
             capacity_bytes=min(known, default=None),
-            rates=self.known_rates(profile) or ASSUMED_TIER_RATES,
+            rates=self.known_rates(profile, cached=cached) or ASSUMED_TIER_RATES,
             alignment_bytes=self.alignment_bytes,
         )
 

@@ -28,6 +28,7 @@ from flexgnn.core.runtime.events import EpochRecord, Event, FoldingSkipped, List
 from flexgnn.core.runtime.executor import Executor, Totals
 from flexgnn.core.runtime.folding import Folding
 from flexgnn.core.runtime.measuring import MachineAtHand
+from flexgnn.core.runtime.page_cache import cached_bytes
 from flexgnn.core.runtime.running import Runner
 from flexgnn.core.runtime.splits import SplitSizes, count_splits
 from flexgnn.core.runtime.storage import ConfiguredTier
@@ -202,14 +203,16 @@ class Trainer:
 
     def _make_plan(self, *, training: bool) -> Plan:
         """The plan of a training or an evaluation, after that of the aggregations that have to come before it."""
-        plan = self._planned(training=training)
+        plan = self._planned(training=training, cached=True)
         # A storage tier is only measured where something goes to storage.
         if plan.stored_bytes and self._machine.measure_unknown(self._tiers.values()):
-            plan = self._planned(training=training)
+            plan = self._planned(training=training, cached=True)
+        if sum(plan.stored_bytes.values()) > cached_bytes():
+            plan = self._planned(training=training, cached=False)
         return plan
 
-    def _planned(self, *, training: bool) -> Plan:
-        problem = self._problem(training=training)
+    def _planned(self, *, training: bool, cached: bool) -> Plan:
+        problem = self._problem(training=training, cached=cached)
         refusals: list[BudgetError] = []
         try:
             self._folding.prepare(problem)
@@ -223,18 +226,20 @@ class Trainer:
             raise max(refusals, key=lambda refusal: refusal.smallest_bytes)
         return plan
 
-    def _problem(self, *, training: bool) -> PlanningProblem:
+    def _problem(self, *, training: bool, cached: bool) -> PlanningProblem:
+        """What is to be planned; ``cached``: for storage that the system keeps in memory as well."""
+        machine = self._machine
         return PlanningProblem(
             program=self._program,
             store=self.store,
             budget_bytes=self._budget_bytes or self._backend.free_bytes(),
             compute_tier=self._backend.name,
-            storage_tiers=tuple(tier.for_planning(self._machine.profile) for tier in self._tiers.values()),
+            storage_tiers=tuple(tier.for_planning(machine.profile, cached=cached) for tier in self._tiers.values()),
             wanted=self._wanted,
             threads=self._threads,
             training=training,
             evaluation=self._program.random or not training,
-            rates=Rates(compute=self._machine.compute_rates(self._threads)),
+            rates=Rates(compute=machine.compute_rates(self._threads), store=machine.store_rates(self.store)),
         )
 
     @cached_property
