@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -58,6 +60,7 @@ class Runner:
 
     @contextmanager
     def _running(self, plan: Plan, num_training: int, listener: Listener) -> Iterator[Executor]:
+        _return_freed_memory()
         listener(
             RunPlanned(
                 num_blocks=plan.num_blocks,
@@ -80,3 +83,14 @@ class Runner:
             ) as executor,
         ):
             yield executor
+
+
+def _return_freed_memory() -> None:
+    """Have the C library give back what it kept when planning and earlier runs freed it: the run counts on that room.
+
+    Measured after folding a graph of 300,000 nodes: 29 MiB.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)
