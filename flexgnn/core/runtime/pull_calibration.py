@@ -1,0 +1,107 @@
+"""Measures sums and maxima over neighbours: by width, and by how far the rows are that the edges lead to.
+
+Shape legend: T rows of a tile, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+
+from flexgnn.core.plan.rates import FAR_PERCENT, NEAR_BYTES, VECTOR_COLUMNS
+from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR, pull_max, pull_max_gradient, pull_sum
+from flexgnn.core.runtime.bench import TILE_ROWS, Bench, Sample
+from flexgnn.core.tier import Array
+
+_PULL_WIDTHS = (16, 32, 64, 128, 256)
+_PULL_BYTES = (NEAR_BYTES, 2**20, 2**22, 2**24, 2**27)
+_DEGREE = 16
+
+NO_VECTORS = (NO_VECTOR, NO_VECTOR, NO_VECTOR)
+"""For a sum without weights, loops and scales."""
+
+
+class PullMeasurement:
+    """Sums over neighbours that are drawn at random from a number of rows, ascending in each row."""
+
+    tiles = 4
+    """Of each thread, in a repeat."""
+
+    def __init__(self, threads: int) -> None:
+        shape = (threads, self.tiles, TILE_ROWS, _DEGREE)
+        random = np.random.default_rng(0)
+        drawn = np.sort(random.random(shape, dtype=np.float32), axis=-1)
+        # Other rows in each repeat, or all that a repeat touches might be found in a cache by the next.
+        self._drawn = [drawn, (drawn + np.float32(0.37)) % 1]
+        self._chance = random.random(shape, dtype=np.float32) * 100
+        self._memory = np.ones(max(_PULL_BYTES) // 4, dtype=np.float32)
+
+    def samples(self, bench: Bench) -> Iterator[Sample]:
+        """Everything of sums and maxima over neighbours."""
+        for width in _PULL_WIDTHS:
+            # Rows with few and with many edges tell a row from its edges.
+            few = self._seconds(bench, width, NEAR_BYTES, degree=4) / TILE_ROWS
+            near = self._seconds(bench, width, NEAR_BYTES) / TILE_ROWS
+            of_row = np.maximum(few - (near - few) * 4 / (_DEGREE - 4), 0.1 * few)
+            of_near = (near - of_row.min()) / _DEGREE
+            yield "row", (width,), of_row
+            for percent, reach_bytes in product(FAR_PERCENT, _PULL_BYTES):
+                seconds = self._seconds(bench, width, reach_bytes, percent=percent) / TILE_ROWS
+                of_edge = (seconds - of_row.min()) / _DEGREE
+                of_far = (of_edge - of_near.min() * (1 - percent / 100)) * 100 / percent
+                yield "pull", (width, reach_bytes, percent), np.maximum(of_far, 0.1 * of_near)
+        whole = 8 * VECTOR_COLUMNS
+        extra = self._seconds(bench, whole - 1, NEAR_BYTES) - self._seconds(bench, whole, NEAR_BYTES)
+        beyond = (whole - 1) % VECTOR_COLUMNS
+        yield "remainder", (), np.maximum(extra / (TILE_ROWS * _DEGREE * beyond), 1e-12)
+        yield "maximum", (), self._maximum(bench, 128, NEAR_BYTES) / self._seconds(bench, 128, NEAR_BYTES).min()
+
+    def _seconds(
+        self, bench: Bench, width: int, reach_bytes: int, *, degree: int = _DEGREE, percent: int = 100
+    ) -> Array:
+        """Of one tile on each thread."""
+        local = self._rows(width, reach_bytes)
+        indptr = np.arange(TILE_ROWS + 1, dtype=np.int64) * degree
+        outs = [np.empty((TILE_ROWS, width), dtype=np.float32) for _ in range(bench.threads)]
+        indices = [self._indices(local, degree, percent, repeat) for repeat in range(bench.repeats)]
+
+        def pull(thread: int, repeat: int) -> None:
+            for tile in range(self.tiles):
+                pull_sum(*whole_pass(local), indptr, indices[repeat][thread, tile], *NO_VECTORS, 0, 0, outs[thread])
+
+        return bench.seconds(pull) / self.tiles
+
+    def _rows(self, width: int, reach_bytes: int) -> Array:
+        num_rows = max(reach_bytes // (4 * width), 1)
+        return self._memory[: num_rows * width].reshape(num_rows, width)
+
+    def _indices(self, local: Array, degree: int, percent: int, repeat: int) -> Array:
+        """Threads x tiles x edges, int32: ``percent`` of them lead to any row of ``local``, the others to near ones."""
+        num_rows, width = local.shape
+        near = min(NEAR_BYTES // (4 * width), num_rows)
+        reach = np.where(self._chance[..., :degree] < percent, num_rows, near)
+        indices = np.minimum(self._drawn[repeat][..., :degree] * reach, reach - 1).astype(np.int32)
+        flat: Array = indices.reshape(*indices.shape[:2], -1)
+        return flat
+
+    def _maximum(self, bench: Bench, width: int, reach_bytes: int) -> Array:
+        """Of one tile on each thread: the mean of the maximum and its gradient, each a touched column."""
+        local = self._rows(width, reach_bytes)
+        half = width // 2
+        indptr = np.arange(TILE_ROWS + 1, dtype=np.int64) * _DEGREE
+        outs = [np.empty((2, TILE_ROWS, width), dtype=np.float32) for _ in range(bench.threads)]
+        halves = [np.empty((2, TILE_ROWS, half), dtype=np.float32) for _ in range(bench.threads)]
+        indices = self._indices(local, _DEGREE, 100, 0)
+
+        def pull(thread: int, _: int) -> None:
+            pull_max(*whole_pass(local), indptr, indices[thread, 0], 0, *outs[thread])
+            pull_max_gradient(*whole_pass(local), indptr, indices[thread, 0], 0, *halves[thread])
+
+        return bench.seconds(pull) / 2
+
+
+def whole_pass(local: Array) -> tuple[Array, Array, Array, int, int, Array, Array, bool]:
+    """A single pass over rows that are all at hand, as kernels take it."""
+    return local, local[:0], local[:0], 0, 0, NO_CURSOR, NO_CURSOR, True
