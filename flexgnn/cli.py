@@ -13,12 +13,15 @@ from flexgnn.calibrating import calibrate_compute, calibrate_tiers
 from flexgnn.console import (
     RunDisplay,
     accuracy_line,
+    bound_lines,
     calibration_table,
+    comparison_table,
     compute_table,
     graph_line,
     machine_lines,
     make_console,
     peak_table,
+    phase_times_table,
     plan_line,
     plan_tables,
     plugin_table,
@@ -31,13 +34,14 @@ from flexgnn.core.plan.paper import FORM as SIZES_FORM
 from flexgnn.core.plan.paper import PaperGraph
 from flexgnn.core.plan.profile import save_profile
 from flexgnn.core.plugins import load_plugins
+from flexgnn.core.runtime.phase_times import PhaseTimes
 from flexgnn.core.sizes import format_size
 from flexgnn.core.tier_spec import FORM
 from flexgnn.datasets import generate as generate_graph
 from flexgnn.exits import exit_codes
 from flexgnn.launch import RunConfig, import_file, make_trainer, open_graph, restore_trainer
 from flexgnn.options import with_run_options
-from flexgnn.planning import plan_for
+from flexgnn.planning import compare_planners, plan_for
 from flexgnn.recording import RunDirectory
 from flexgnn.report import report as report_run
 
@@ -57,8 +61,9 @@ def run(config: RunConfig, output: Output = None) -> None:
     console = make_console()
     store = open_graph(config.dataset)
     console.print(graph_line(store.info))
+    times = PhaseTimes()
     with RunDisplay(console, config.epochs) as display:
-        trainer = make_trainer(config, store, (display,))
+        trainer = make_trainer(config, store, (display, times))
         console.print(plan_line(trainer.plan))
         if output is None:
             trainer.fit(config.epochs, eval_every=config.eval_every)
@@ -70,6 +75,9 @@ def run(config: RunConfig, output: Output = None) -> None:
     plan, last = trainer.plan, trainer.history[-1]
     console.print(peak_table(last.peak_bytes, plan.capacities, plan.projected_peaks))
     console.print(traffic_table([record.moved_bytes for record in trainer.history]))
+    projected = zip(plan.workload.phases, plan.projected_phase_seconds, strict=True)
+    table = [(phase.kind, phase.stage, seconds) for phase, seconds in projected]
+    console.print(phase_times_table(table, times.medians()))
     console.print(accuracy_line([asdict(record) for record in trainer.history]))
 
 
@@ -82,6 +90,7 @@ def plan(
         str | None,
         typer.Option(help=f"A machine that is not at hand: its profile's file, or {', '.join(machine_names())}."),
     ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Put the plans of all planners side by side.")] = False,
     graph_size: Annotated[
         str | None, typer.Option(metavar="SIZES", help=f"A graph that is not at hand, for --machine: {SIZES_FORM}.")
     ] = None,
@@ -102,6 +111,9 @@ def plan(
     console.print(work_line(made))
     console.print(plan_line(made))
     console.print(*plan_tables(made), sep="\n")
+    console.print(bound_lines(made))
+    if compare:
+        console.print(comparison_table(compare_planners(made.problem)))
     made.save(output)
     console.print(f"saved to {output}")
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from flexgnn.core.graph.store import GraphInfo
-from flexgnn.core.plan.cost import ASSUMED_TIER_RATES
+from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, PhaseSeconds
 from flexgnn.core.plan.decisions import BY_HALOS
 from flexgnn.core.plan.placement import stored_parts, tensor_class
 from flexgnn.core.plan.plan import Plan, describe
@@ -144,16 +144,65 @@ def plan_tables(plan: Plan) -> list[Table]:
     rewrites = Table("changed", title="Rewrites", title_justify="left")
     for change in plan.workload.program.rewrites:
         rewrites.add_row(change)
-    columns = ("phase", "compute s", "read s", "write s", "in all s")
+    columns = ("phase", "compute s", "read s", "write s", "in all s", "limited by")
     phases = Table(*columns, title="Projected seconds", title_justify="left")
-    for phase, seconds in zip(plan.workload.phases, plan.phase_seconds, strict=True):
-        spans = (seconds.compute, seconds.slowest("read"), seconds.slowest("write"), seconds.total)
+    rows = zip(plan.workload.phases, plan.projected_phase_seconds, plan.phase_seconds, strict=True)
+    for phase, total, seconds in rows:
+        spans = (seconds.compute, seconds.slowest("read"), seconds.slowest("write"), total)
         times = (f"{value:.3f}" for value in spans)
-        phases.add_row(describe(phase), *times)
+        phases.add_row(describe(phase), *times, limiting_channel(seconds))
     fields = Table("field", "size", "where", title="Fields", title_justify="left")
     for name, where in placements(plan).items():
         fields.add_row(name, format_size(plan.workload.fields[name].total_bytes), where)
     return [rewrites, phases, fields, storage_table(plan), traffic_table([plan.traffic_bytes])]
+
+
+def limiting_channel(seconds: PhaseSeconds) -> str:
+    """What a phase waits for: its busiest channel, the processor among them."""
+    busy = {"processor": seconds.compute + seconds.handling, **seconds.channels}
+    return max(busy, key=lambda channel: busy[channel])
+
+
+def bound_lines(plan: Plan) -> str:
+    """How far a plan is from what no plan can beat."""
+    bound, moved = plan.lower_bound, sum(plan.traffic_bytes.values())
+    above = plan.overlapped_seconds / bound.seconds - 1 if bound.seconds else 0.0
+    return (
+        f"with perfect overlap in each phase: {plan.overlapped_seconds:.3f} s, {above:.1%} above the lower bound of "
+        f"{bound.seconds:.3f} s\n"
+        f"moved across the boundary of {plan.compute_tier}: {format_size(moved)} an epoch; "
+        f"no plan moves less than {format_size(bound.moved_bytes)}"
+    )
+
+
+def comparison_table(plans: Mapping[str, tuple[Plan, float]]) -> Table:
+    """Plans of several planners for one problem, each with the seconds that it took to make."""
+    columns = ("planner", "epoch s", "above bound", "blocks", "peak", "moved", "lookahead", "made in s")
+    table = Table(*columns, title="Planners", title_justify="left")
+    for name, (plan, seconds) in plans.items():
+        bound = plan.lower_bound.seconds
+        table.add_row(
+            name,
+            f"{plan.projected_epoch_seconds:.3f}",
+            f"{plan.overlapped_seconds / bound - 1:.1%}" if bound else "-",
+            str(plan.num_blocks),
+            format_size(plan.projected_peak_bytes),
+            format_size(sum(plan.traffic_bytes.values())),
+            str(plan.decisions.lookahead),
+            f"{seconds:.2f}",
+        )
+    return table
+
+
+def phase_times_table(projected: Sequence[tuple[str, int, float]], measured: Mapping[tuple[str, int], float]) -> Table:
+    """Seconds of each phase (kind, stage, projected), beside what was measured."""
+    table = Table("phase", "projected s", "measured s", title="Time an epoch", title_justify="left")
+    known = [(kind, stage, seconds) for kind, stage, seconds in projected if (kind, stage) in measured]
+    for kind, stage, seconds in known:
+        table.add_row(f"{kind} of stage {stage}", f"{seconds:.3f}", f"{measured[kind, stage]:.3f}")
+    totals = (sum(seconds for *_, seconds in known), sum(measured[kind, stage] for kind, stage, _ in known))
+    table.add_row("in all", *(f"{seconds:.3f}" for seconds in totals), style="bold")
+    return table
 
 
 def storage_table(plan: Plan) -> Table:

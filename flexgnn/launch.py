@@ -41,6 +41,8 @@ class RunConfig:
     eval_every: int
     """Epochs from one evaluation to the next, where dropout makes evaluation a pass of its own."""
     planner: str
+    plan: str | None
+    """File of a saved plan to follow."""
     no_rewrite: list[str] | None
     """Names of rewrites that are left out."""
     ssd_backend: str
@@ -91,6 +93,7 @@ def make_trainer(config: RunConfig, store: GraphStore, listeners: tuple[Listener
         place=parse_pairs(config.place or []),
         verify=config.verify,
         planner=config.planner,
+        plan=config.plan,
         rewrites=all_but(config.no_rewrite or []),
         seed=config.seed,
         listeners=listeners,

@@ -30,6 +30,7 @@ def run_config(
         list[str] | None,
         Option(metavar="NAME", help=f"Leave out one of the rewrites {', '.join(ALL_REWRITES)}; repeatable."),
     ] = None,
+    plan: Annotated[str | None, Option(metavar="FILE", help="A saved plan to follow, instead of a planner's.")] = None,
     ssd_backend: Annotated[str, Option(help="Name of a storage backend.")] = DEFAULT_BACKEND,
     ssd_path: Annotated[
         str | None, Option(help="Existing directory for scratch files, removed afterwards (or a backend's URL).")

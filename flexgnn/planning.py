@@ -1,6 +1,8 @@
-"""Plans for a machine or a graph that is not at hand."""
+"""Plans for a machine or a graph that is not at hand, and plans side by side."""
 
 from __future__ import annotations
+
+import time
 
 import torch
 
@@ -53,6 +55,19 @@ def plan_for(config: RunConfig, graph: GraphStore | PaperGraph, machine: Machine
     )
     planner = load_plugins().planner(config.planner)()
     return freeze(problem, planner.decide(problem), planner.name)
+
+
+def compare_planners(problem: PlanningProblem) -> dict[str, tuple[Plan, float]]:
+    """By name of every planner that can be used: its plan, and the seconds that it took to decide."""
+    plugins = load_plugins()
+    found = {}
+    for entry in plugins.entries():
+        if entry.kind == "planner" and entry.usable:
+            planner = plugins.planner(entry.name)()
+            began = time.perf_counter()
+            decisions = planner.decide(problem)
+            found[entry.name] = freeze(problem, decisions, entry.name), time.perf_counter() - began
+    return found
 
 
 def _tier(spec: TierSpec, machine: MachineProfile) -> StorageTier:

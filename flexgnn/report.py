@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from flexgnn.console import accuracy_line, peak_table, traffic_table
+from flexgnn.console import accuracy_line, peak_table, phase_times_table, traffic_table
 from flexgnn.core.errors import ConfigError
+from flexgnn.core.runtime.phase_times import PhaseTimes
 
 
 def read_run(path: Path, name: str) -> Any:
@@ -53,26 +53,16 @@ def report(path: Path) -> RenderableType:
         accuracy_line(history),
         peak_table(last["peak_bytes"], plan["capacity_bytes"], projected),
         traffic_table([record["moved_bytes"] for record in history]),
-        _phase_table(path, plan, len(history)),
+        _phase_table(path, plan),
     )
 
 
-def _phase_table(path: Path, plan: dict[str, Any], epochs: int) -> Table:
-    """Seconds an epoch of each phase: projected, computing, and waiting for transfers."""
-    computed: dict[tuple[str, int], float] = defaultdict(float)
-    waited: dict[tuple[str, int], float] = defaultdict(float)
+def _phase_table(path: Path, plan: dict[str, Any]) -> Table:
+    """Seconds an epoch of each phase: projected, and measured."""
+    times = PhaseTimes()
     for event in read_lines(path, "events.jsonl"):
         if event["event"] == "StepFinished":
-            key = (event["phase"], event["stage"])
-            computed[key] += event["end_seconds"] - event["start_seconds"]
-            waited[key] += event["wait_seconds"]
-    table = Table(
-        "phase", "stage", "projected s", "computing s", "waiting s", title="Time an epoch", title_justify="left"
-    )
-    for phase in plan["projected"]["phases"]:
-        key = (phase["kind"], phase["stage"])
-        projected = max(phase["compute"], *phase["channels"].values(), 0.0)
-        table.add_row(
-            key[0], str(key[1]), *(f"{s:.3f}" for s in (projected, computed[key] / epochs, waited[key] / epochs))
-        )
-    return table
+            seconds = (event[name] for name in ("start_seconds", "end_seconds", "wait_seconds"))
+            times.step((event["phase"], event["stage"]), event["epoch"], *seconds)
+    projected = [(phase["kind"], phase["stage"], phase["seconds"]) for phase in plan["projected"]["phases"]]
+    return phase_times_table(projected, times.medians())

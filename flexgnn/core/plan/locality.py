@@ -44,13 +44,13 @@ def measure_locality(store: GraphStore, direction: Direction) -> Locality:
     bounds = np.append(np.arange(0, info.num_nodes, info.chunk_rows), info.num_nodes)
     positions = _edge_positions(store, direction, bounds)
     counts = np.zeros((len(bounds) - 1, distance_classes()), dtype=np.int64)
-    last = np.zeros(info.num_nodes, dtype=np.int64)
+    last = np.zeros(info.num_nodes, dtype=np.int32)
     for first_tile, stop_tile in _windows(positions):
         last.fill(0)
         for tile in range(first_tile, stop_tile):
             first, stop = int(positions[tile]), int(positions[tile + 1])
             indices = store.read(f"{direction}/indices", first, stop)
-            count_distances(indices, first + 1, last, counts[tile])
+            count_distances(indices, first - int(positions[first_tile]) + 1, last, counts[tile])
     return Locality(tile_edges=np.diff(positions), reach=reach_of(counts, info.num_nodes, int(positions[-1])))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,13 +23,18 @@ from flexgnn.core.plan.traffic import Traffic
 from flexgnn.core.plan.workload import Phase, Source, Workload
 from flexgnn.core.sizes import format_size
 
-FORMAT_VERSION = 1
+if TYPE_CHECKING:
+    from flexgnn.core.plan.bound import LowerBound
+
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """What a run will do. Made by :func:`freeze`; the executor follows it to the letter."""
 
+    problem: PlanningProblem
+    """What was asked."""
     planner: str
     compute_tier: str
     storage_tiers: tuple[StorageTier, ...]
@@ -71,14 +76,29 @@ class Plan:
         """What each tier may hold."""
         return {self.compute_tier: self.budget_bytes, **{t.name: t.capacity_bytes for t in self.storage_tiers}}
 
+    @cached_property
+    def projected_phase_seconds(self) -> list[float]:
+        """Of each phase, as simulated."""
+        return self.timeline.phase_seconds(self.workload)
+
     @property
     def projected_epoch_seconds(self) -> float:
-        """An epoch with all its phases, evaluation included, as simulated."""
-        return float(self.timeline.ends[-1])
+        """The training of an epoch, as simulated; where there is none, an evaluation."""
+        seconds = list(zip(self.workload.phases, self.projected_phase_seconds, strict=True))
+        training = [total for phase, total in seconds if phase.training]
+        return sum(training or [total for _, total in seconds])
+
+    @cached_property
+    def lower_bound(self) -> LowerBound:
+        """What no plan can beat, whatever stays where; found when it is first asked for, which takes seconds."""
+        # The search for it makes plans itself.
+        from flexgnn.core.plan.bound import find_lower_bound
+
+        return find_lower_bound(self.problem)
 
     @property
     def overlapped_seconds(self) -> float:
-        """The same epoch with perfect overlap of channels within each phase: what planners minimise."""
+        """All phases, evaluation included, with perfect overlap in each: what planners minimise, and bounds are of."""
         return sum(seconds.total for seconds in self.phase_seconds)
 
     @property
@@ -128,6 +148,7 @@ class Plan:
             "flexgnn_plan": FORMAT_VERSION,
             "planner": self.planner,
             "graph": self.graph,
+            "program": self.workload.program.signature,
             "compute_tier": self.compute_tier,
             "budget_bytes": self.budget_bytes,
             "capacity_bytes": self.capacities,
@@ -143,39 +164,16 @@ class Plan:
             "rewrites": list(self.workload.program.rewrites),
             "epoch_seconds": self.projected_epoch_seconds,
             "overlapped_seconds": self.overlapped_seconds,
+            "bound": asdict(self.lower_bound) if "lower_bound" in self.__dict__ else None,
             "peak_bytes": self.projected_peaks,
             "traffic_bytes": self.traffic_bytes,
             "phases": [
-                {"kind": phase.kind, "stage": phase.stage, **asdict(seconds)}
-                for phase, seconds in zip(self.workload.phases, self.phase_seconds, strict=True)
+                {"kind": phase.kind, "stage": phase.stage, "seconds": total, **asdict(seconds)}
+                for phase, total, seconds in zip(
+                    self.workload.phases, self.projected_phase_seconds, self.phase_seconds, strict=True
+                )
             ],
         }
-
-
-def load_decisions(path: str | Path, problem: PlanningProblem) -> Decisions:
-    """The decisions of a plan saved by :meth:`Plan.save`, to be frozen again.
-
-    Raises:
-        PlanError: if the file is not such a plan, or was made for another graph.
-    """
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-        version = document["flexgnn_plan"]
-        if version != FORMAT_VERSION:
-            raise PlanError(f"{path} has plan format {version}; this version of FlexGNN reads format {FORMAT_VERSION}.")
-        if document["graph"] != problem.store.fingerprint:
-            raise PlanError(f"{path} was made for another graph than {problem.store.path}; make a new plan.")
-        decisions = document["decisions"]
-        return Decisions(
-            **{
-                **decisions,
-                "kept": frozenset((name, block, step) for name, block, step in decisions["kept"]),
-                "recomputed": frozenset(decisions["recomputed"]),
-                "placed": {part: tuple(tiers) for part, tiers in decisions["placed"].items()},
-            }
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PlanError(f"{path} is not a plan that FlexGNN saved: {error}.") from error
 
 
 def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan:
@@ -200,6 +198,7 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
     offsets, arena_bytes = pack(sizes, first, last, problem.alignment_bytes, enough_bytes)
     traffic = Traffic(workload, groups, problem.storage_tiers, decisions)
     plan = Plan(
+        problem=problem,
         planner=planner,
         compute_tier=problem.compute_tier,
         storage_tiers=problem.storage_tiers,

@@ -44,6 +44,21 @@ def relaxed_seconds(sketch: Sketch) -> float:
     return max(float(solver.getInfo().objective_function_value), 0.0) / 1e3
 
 
+def relaxed_bytes(sketch: Sketch) -> float:
+    """Bytes that an epoch moves with ``sketch`` if parts of tensors could be kept: no filling moves less."""
+    gaps = sketch.gaps
+    saved = np.zeros(len(gaps) + len(gaps.tensor_counts))
+    for rows, first in ((gaps.savings, 0), (gaps.writes, len(gaps))):
+        np.add.at(saved, first + rows[:, 0].astype(int), rows[:, 4])
+    solver = _solver(sketch, sketch.room, whole=False)
+    columns = np.arange(solver.getNumCol(), dtype=np.int32)
+    costs = np.zeros(len(columns))
+    costs[: len(saved)] = -saved / _MEBI
+    solver.changeColsCost(len(columns), columns, costs)
+    solver.run()
+    return max(sketch.moved_bytes + float(solver.getInfo().objective_function_value) * _MEBI, 0.0)
+
+
 def optimal_filling(
     sketch: Sketch, start: Array, room_fraction: float, *, time_limit: float, relative_gap: float
 ) -> Filling:

@@ -95,6 +95,8 @@ class Sketch:
         self.busy = traffic.busy_seconds(problem.rates)
         """float64 [K, C]: busy seconds with no gap filled."""
         self.channels = traffic.channels
+        self.moved_bytes = sum(traffic.bytes_by_channel().values())
+        """That an epoch moves with no gap filled."""
         self.gaps = self._find_gaps(groups, traffic)
 
     def _find_gaps(self, groups: list[SlotGroup], traffic: Traffic) -> Gaps:
@@ -139,6 +141,11 @@ class Sketch:
     def optimistic_seconds(self) -> float:
         """An epoch with every gap filled, whatever the room: no choice is faster."""
         return self.seconds(np.ones(len(self.gaps), dtype=bool))
+
+    @property
+    def optimistic_bytes(self) -> float:
+        """What an epoch moves with every gap filled, whatever the room."""
+        return self.moved_bytes - float(self.gaps.savings[:, 4].sum() + self.gaps.writes[:, 4].sum())
 
     def busy_with(self, kept: Array) -> Array:
         """float64 [K, C]: busy seconds with the gaps ``kept`` (bool [G]) filled."""

@@ -10,6 +10,7 @@ reads values of its own stage's aggregations and of earlier stages; the last seg
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -132,3 +133,10 @@ class Program:
     def aggregations_at(self, stage: int) -> tuple[Aggregation, ...]:
         """The aggregations whose output first exists at ``stage``."""
         return tuple(a for a in self.aggregations if a.stage == stage)
+
+    @property
+    def signature(self) -> str:
+        """A hash of what plans depend on: equal for models of the same shape after the same rewrites."""
+        parts = [self.widths, self.aggregations, self.folded, sorted(self.needs_grad), self.random, self.fused]
+        segments = [(segment.stage, segment.inputs, segment.outputs) for segment in self.segments]
+        return hashlib.sha256(repr([*parts, segments]).encode()).hexdigest()[:16]

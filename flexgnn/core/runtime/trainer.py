@@ -19,6 +19,7 @@ from flexgnn.core.plan.cost import Rates
 from flexgnn.core.plan.placement import check_wanted
 from flexgnn.core.plan.plan import Plan, freeze
 from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.saved import SavedPlan
 from flexgnn.core.planner import Planner
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.program.lower import lower
@@ -74,6 +75,7 @@ class Trainer:
         place: Mapping[str, str] | None = None,
         verify: bool = False,
         planner: str | Planner = "greedy",
+        plan: str | Path | None = None,
         rewrites: Sequence[str] = ALL_REWRITES,
         seed: int = 0,
         listeners: Sequence[Listener] = (),
@@ -96,6 +98,8 @@ class Trainer:
             verify: whether to check everything that is read back from storage. Damage is reported with tensor, tier
                 and file; then everything is prepared anew and the epoch repeated, once.
             planner: name of a planner, or a planner.
+            plan: file of a saved plan for :meth:`fit` to follow, in place of what ``planner`` would decide; without
+                ``device_memory``, its budget is taken.
             rewrites: which rewrites of the program may be made, by name; see ``docs/architecture.md``.
             seed: of dropout masks.
             listeners: called with every event of a run.
@@ -115,7 +119,9 @@ class Trainer:
         self._tiers = {spec.name: ConfiguredTier.configure(spec, plugins) for spec in specs}
         self._wanted = check_wanted(place or {}, list(self._tiers))
         self._planner = plugins.planner(planner)() if isinstance(planner, str) else planner
-        self._budget_bytes = None if device_memory is None else parse_size(device_memory)
+        self._saved = None if plan is None else SavedPlan.load(plan)
+        saved_budget = None if self._saved is None else self._saved.budget_bytes
+        self._budget_bytes = saved_budget if device_memory is None else parse_size(device_memory)
         self._seed = seed
         self._threads = torch.get_num_threads()
         self.listeners = list(listeners)
@@ -219,12 +225,17 @@ class Trainer:
         except BudgetError as error:
             refusals.append(error)
         try:
-            plan = freeze(problem, self._planner.decide(problem), self._planner.name)
+            plan = self._decided(problem)
         except BudgetError as error:
             refusals.append(error)
         if refusals:
             raise max(refusals, key=lambda refusal: refusal.smallest_bytes)
         return plan
+
+    def _decided(self, problem: PlanningProblem) -> Plan:
+        if self._saved is not None and problem.training:
+            return freeze(problem, self._saved.decisions_for(problem), self._saved.planner)
+        return freeze(problem, self._planner.decide(problem), self._planner.name)
 
     def _problem(self, *, training: bool, cached: bool) -> PlanningProblem:
         """What is to be planned; ``cached``: for storage that the system keeps in memory as well."""

@@ -17,7 +17,7 @@ from tests.graphs import small_graph, store_of
 def test_distances_are_those_of_a_plain_search() -> None:
     indices = np.random.default_rng(0).integers(0, 30, 500).astype(np.int32)
     counts = np.zeros(12, dtype=np.int64)
-    count_distances(indices, 1, np.zeros(30, dtype=np.int64), counts)
+    count_distances(indices, 1, np.zeros(30, dtype=np.int32), counts)
     expected = np.zeros(12, dtype=np.int64)
     for e, node in enumerate(indices):
         before = np.flatnonzero(indices[:e] == node)
@@ -29,7 +29,7 @@ def test_rows_drawn_from_a_set_are_as_far_as_the_set_is_large() -> None:
     num_nodes, drawn_from = 5000, 300
     indices = np.random.default_rng(0).integers(0, drawn_from, 100_000).astype(np.int32)
     counts = np.zeros((1, distance_classes()), dtype=np.int64)
-    count_distances(indices, 1, np.zeros(num_nodes, dtype=np.int64), counts[0])
+    count_distances(indices, 1, np.zeros(num_nodes, dtype=np.int32), counts[0])
     reach = reach_of(counts, num_nodes, len(indices))
     middles = (reach.rows[:-1] + reach.rows[1:]) / 2
     # Distances between touches of a row, in different rows, are anything up to their number with equal chance.

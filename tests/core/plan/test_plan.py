@@ -11,8 +11,9 @@ from torch_geometric.nn import GCN, GraphSAGE
 from flexgnn import GraphStore
 from flexgnn.core.errors import BudgetError, PlanError
 from flexgnn.core.plan.placement import StorageTier
-from flexgnn.core.plan.plan import Plan, freeze, load_decisions
+from flexgnn.core.plan.plan import Plan, freeze
 from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.saved import SavedPlan
 from flexgnn.core.plan.slots import live_bytes
 from flexgnn.core.program.lower import lower
 from flexgnn.planners.greedy import GreedyPlanner
@@ -54,7 +55,7 @@ def test_a_saved_plan_freezes_to_the_same_plan(store: GraphStore, tmp_path: Path
     plan = smallest_plan(store, model)
     plan.save(tmp_path / "plan.json")
     problem = problem_of(store, model, plan.budget_bytes)
-    again = freeze(problem, load_decisions(tmp_path / "plan.json", problem), "greedy")
+    again = freeze(problem, SavedPlan.load(tmp_path / "plan.json").decisions_for(problem), "greedy")
     assert (again.slots, again.offsets, again.arena_bytes) == (plan.slots, plan.offsets, plan.arena_bytes)
     assert again.summary() == plan.summary()
 
@@ -66,7 +67,7 @@ def test_hubs_are_saved_with_the_plan(store: GraphStore, tmp_path: Path) -> None
     plan = freeze(problem, packed, "greedy")
     assert any(slot.role == "hubs" for slot in plan.slots)
     plan.save(tmp_path / "plan.json")
-    assert load_decisions(tmp_path / "plan.json", problem) == packed
+    assert SavedPlan.load(tmp_path / "plan.json").decisions_for(problem) == packed
 
 
 @pytest.mark.parametrize("hub_blocks", [-2, 1, 3, "2"])
@@ -79,7 +80,12 @@ def test_hubs_are_nodes_of_some_power_of_two_blocks(hub_blocks: int, store: Grap
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [({"flexgnn_plan": 2}, "format 2"), ({"graph": "other"}, "another graph"), ({"decisions": {}}, "is not a plan")],
+    [
+        ({"flexgnn_plan": 3}, "format 3"),
+        ({"graph": "other"}, "another graph"),
+        ({"program": "other"}, "another model"),
+        ({"decisions": {}}, "is not a plan"),
+    ],
 )
 def test_plans_of_other_graphs_and_versions_are_refused(
     change: dict[str, object], sentence: str, store: GraphStore, tmp_path: Path
@@ -89,7 +95,7 @@ def test_plans_of_other_graphs_and_versions_are_refused(
     plan_of(problem).save(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(PlanError, match=sentence):
-        load_decisions(path, problem)
+        SavedPlan.load(path).decisions_for(problem)
 
 
 def test_a_plan_over_budget_names_its_worst_step(store: GraphStore) -> None:
