@@ -99,7 +99,8 @@ class StoredArray:
         chunk = start // self.layout.chunk_rows
         # Zarr gives zeros for a missing chunk.
         self._check_chunk(chunk)
-        if stop - start == min(self.layout.chunk_rows, self.layout.shape[0] - start):
+        first = chunk * self.layout.chunk_rows
+        if (start, stop) == (first, min(first + self.layout.chunk_rows, self.layout.shape[0])):
             self._read_chunk(chunk, out)
             return
         view: Any = out  # zarr's protocol of arrays is narrower than numpy's annotations

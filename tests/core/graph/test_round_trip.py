@@ -161,6 +161,17 @@ def test_the_fingerprint_tells_graphs_apart(tmp_path: Path) -> None:
     assert other.fingerprint != first.fingerprint
 
 
+def test_every_range_of_rows_is_the_same_part_of_the_array(tmp_path: Path) -> None:
+    """Whole chunks are read in another way than parts of them; the last chunk is padded."""
+    store = GraphStore.from_pyg(small_graph(num_nodes=23), tmp_path / "graph", chunk_rows=5)
+    for name in ("features", "in/indptr", "split"):
+        rows = store.length(name)
+        single = np.concatenate([store.read(name, row, row + 1) for row in range(rows)])
+        for start in range(rows):
+            for stop in range(start + 1, rows + 1):
+                assert np.array_equal(store.read(name, start, stop), single[start:stop]), (name, start, stop)
+
+
 def test_reading_fills_a_given_buffer_across_chunks(tmp_path: Path) -> None:
     store = GraphStore.from_pyg(small_graph(), tmp_path / "g.zarr", chunk_rows=3)
     whole = store.read("features", 0, 10)
