@@ -39,14 +39,14 @@ class Measured:
         self.phases: dict[tuple[str, int], dict[int, float]] = defaultdict(lambda: defaultdict(float))
         self.processor: dict[tuple[str, int], dict[int, float]] = defaultdict(lambda: defaultdict(float))
         self.epochs: list[float] = []
-        self._last = 0.0
+        self._last, self._threads = 0.0, torch.get_num_threads()
 
     def __call__(self, event: Event) -> None:
         """Take a step or an epoch."""
         now = time.process_time()
         self._last, since = now, now - self._last
         if isinstance(event, StepFinished) and event.phase != "evaluate":
-            self.processor[event.phase, event.stage][event.epoch] += since / torch.get_num_threads()
+            self.processor[event.phase, event.stage][event.epoch] += since / self._threads
             self.phases[event.phase, event.stage][event.epoch] += event.end_seconds - event.start_seconds
         elif isinstance(event, EpochRecord):
             self.epochs.append(event.seconds)
