@@ -51,7 +51,7 @@ class SketchPlanner(Planner):
     def decide(self, problem: PlanningProblem) -> Decisions:
         choices = self._choices(problem)
         found = best_first(self.sketches(problem, choices), self.stages)
-        return _smallest(problem, choices, self.name) if found is None else found[1]
+        return smallest_decisions(problem, choices, self.name) if found is None else found[1]
 
     def stages(self, sketch: Sketch) -> Iterator[Stage[Decisions]]:
         """What is known of the epoch seconds with ``sketch``, from cheap bounds to decisions that fit."""
@@ -207,7 +207,7 @@ def _by_value(workload: Workload) -> list[str]:
     return sorted(workload.published, key=lambda name: (-exchanged(name), name))
 
 
-def _smallest(problem: PlanningProblem, choices: Sequence[Blocks], planner: str) -> Decisions:
+def smallest_decisions(problem: PlanningProblem, choices: Sequence[Blocks], planner: str) -> Decisions:
     """What needs the least memory, with nothing kept, if it fits.
 
     Raises:
