@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numba
 import numpy as np
@@ -46,12 +47,25 @@ def write_seconds(rates: TierRates, size_bytes: int, calls: int = 1) -> float:
     return calls * rates.call_seconds + size_bytes / rates.write_bytes_per_second
 
 
+_known: WeakKeyDictionary[Workload, tuple[ComputeRates, list[Array]]] = WeakKeyDictionary()
+"""Planners ask for the same again and again."""
+
+
 def compute_seconds(rates: ComputeRates, workload: Workload, phase: Phase) -> float:
     """To compute ``phase`` at all blocks, with every tensor at hand."""
     return float(step_seconds(rates, workload, phase).sum())
 
 
 def step_seconds(rates: ComputeRates, workload: Workload, phase: Phase) -> Array:
+    """To compute ``phase`` at each block (float64), with every tensor at hand."""
+    known = _known.get(workload)
+    if known is None or known[0] is not rates:
+        known = rates, [_step_seconds(rates, workload, phase) for phase in workload.phases]
+        _known[workload] = known
+    return known[1][phase.index]
+
+
+def _step_seconds(rates: ComputeRates, workload: Workload, phase: Phase) -> Array:
     """To compute ``phase`` at each block (float64), with every tensor at hand.
 
     Tiles go in order to the threads as these become free; Python's part of them is done by one thread at a time.

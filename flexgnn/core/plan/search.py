@@ -107,7 +107,7 @@ def best_first(
 def all_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
     """Every sketch that fits the budget with no gap filled."""
     for blocks in choices:
-        for base in _bases(problem, blocks):
+        for base in _bases(problem, blocks, _ways(blocks), recomputations(problem)):
             yield base
             yield from _promoted(base)
 
@@ -115,12 +115,16 @@ def all_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterato
 def promising_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
     """Of those, the ones that are worth a look when time is short.
 
-    In each grouping, fields are made whole only in the sketches that are fastest without; and finer groupings are given
-    up once they only get slower.
+    In each grouping, values are recomputed, and fields made whole, only in the sketches that are fastest without. Finer
+    groupings are given up once they only get slower.
     """
     best, worse = np.inf, 0
     for blocks in choices:
-        bases = sorted(_bases(problem, blocks), key=_filled_seconds)
+        ways = _ways(blocks)
+        stored = sorted(_bases(problem, blocks, ways, [frozenset()]), key=_filled_seconds)
+        fastest = [_way(base) for base in stored[:_PROMOTED]]
+        again = list(_bases(problem, blocks, fastest or ways, recomputations(problem)[1:]))
+        bases = sorted([*stored, *again], key=_filled_seconds)
         found = [*bases, *(sketch for base in bases[:_PROMOTED] for sketch in _promoted(base))]
         yield from found
         seconds = min(map(_filled_seconds, found), default=np.inf)
@@ -130,19 +134,35 @@ def promising_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> I
             return
 
 
+def _way(base: Sketch) -> Way:
+    return next(iter(base.decisions.access.values()), "packed"), base.decisions.hub_blocks
+
+
 def _filled_seconds(sketch: Sketch) -> float:
-    return sketch.seconds(sketch.filled_by_density(1.0))
+    return sketch.greedy_seconds
 
 
-def _bases(problem: PlanningProblem, blocks: Blocks, lookaheads: Sequence[int] = (1, 0)) -> Iterator[Sketch]:
-    """The sketches over one grouping in which no field is whole that need not be; the first lookahead that fits."""
-    hubs = [2**power for power in range(1, (blocks.count - 1).bit_length())]
-    ways: list[tuple[Access, int]] = [("packed", 0), *(("packed", hub_blocks) for hub_blocks in hubs)]
-    if blocks.count <= _FEW_BLOCKS:
-        ways.append(("blocks", 0))
+Way: TypeAlias = tuple[Access, int]
+"""How other blocks reach all fields that are not whole, and what is a hub."""
+
+
+def _ways(blocks: Blocks) -> list[Way]:
     if blocks.count == 1:
-        ways = [("held", 0)]
-    for recomputed in recomputations(problem):
+        return [("held", 0)]
+    hubs = [2**power for power in range(1, (blocks.count - 1).bit_length())]
+    ways: list[Way] = [("packed", hub_blocks) for hub_blocks in (0, *hubs)]
+    return [*ways, ("blocks", 0)] if blocks.count <= _FEW_BLOCKS else ways
+
+
+def _bases(
+    problem: PlanningProblem,
+    blocks: Blocks,
+    ways: Iterable[Way],
+    recomputing: Iterable[frozenset[str]],
+    lookaheads: Sequence[int] = (1, 0),
+) -> Iterator[Sketch]:
+    """The sketches over one grouping in which no field is whole that need not be; the first lookahead that fits."""
+    for recomputed in recomputing:
         for access, hub_blocks in ways:
             workload = workload_of(problem, blocks, recomputed, hub_blocks, access)
             for lookahead in lookaheads:
@@ -214,7 +234,8 @@ def smallest_decisions(problem: PlanningProblem, choices: Sequence[Blocks], plan
         BudgetError: if it does not; the message names the smallest budget that works.
     """
     limitless = problem.with_budget(2**62)
-    sketches = [sketch for blocks in choices for sketch in _bases(limitless, blocks, (0,))]
+    again = recomputations(problem)
+    sketches = [sketch for blocks in choices for sketch in _bases(limitless, blocks, _ways(blocks), again, (0,))]
     needed: list[tuple[int, int, Decisions]] = []
     shortages: list[tuple[int, int, BudgetError]] = []
     for least, number, sketch in sorted((sketch.live_peak_bytes, n, sketch) for n, sketch in enumerate(sketches)):
