@@ -10,7 +10,6 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import zarr
-from zarr.buffer.cpu import NDBuffer
 from zarr.codecs import BytesCodec, Crc32cCodec
 
 from flexgnn.core.errors import StoreError
@@ -42,11 +41,11 @@ def array_settings(layout: ArrayLayout) -> dict[str, Any]:
 class StoredArray:
     """An array that was checked for completeness when it was opened; reading is safe from several threads."""
 
-    def __init__(
-        self, name: str, directory: Path, layout: ArrayLayout, array: zarr.Array[Any], damaged: Damaged
-    ) -> None:
+    def __init__(self, name: str, directory: Path, layout: ArrayLayout, damaged: Damaged) -> None:
         self.layout = layout
-        self._name, self._directory, self._array, self._damaged = name, directory, array, damaged
+        self._name, self._directory, self._damaged = name, directory, damaged
+        self._verified = bytearray(layout.num_chunks)
+        """Whose checksums were compared: once for reading parts of a chunk, always for reading all of it."""
 
     @classmethod
     def open(cls, name: str, directory: Path, layout: ArrayLayout, damaged: Damaged) -> StoredArray:
@@ -67,7 +66,7 @@ class StoredArray:
         # A codec is code that runs on what is read: none but those that the writer uses, whoever made the store.
         if array.filters or not isinstance(array.serializer, BytesCodec) or array.compressors != (Crc32cCodec(),):
             raise damaged(f"array {name} is stored with other codecs than FlexGNN uses")
-        opened = cls(name, directory, layout, array, damaged)
+        opened = cls(name, directory, layout, damaged)
         for chunk in range(layout.num_chunks):
             opened._check_chunk(chunk)
         return opened
@@ -89,41 +88,41 @@ class StoredArray:
             raise ValueError(
                 f"{self._name} needs a C-contiguous buffer of {layout.dtype} {shape}, not {out.dtype} {out.shape}"
             )
-        # Chunk by chunk: zarr would hold several decoded chunks at once, which counts against small budgets.
         for first in range(start - start % layout.chunk_rows, stop, layout.chunk_rows):
             begin, end = max(first, start), min(first + layout.chunk_rows, stop)
             self._read_within_chunk(begin, end, out[begin - start : end - start])
         return out
 
     def _read_within_chunk(self, start: int, stop: int, out: Array) -> None:
-        chunk = start // self.layout.chunk_rows
-        # Zarr gives zeros for a missing chunk.
-        self._check_chunk(chunk)
-        first = chunk * self.layout.chunk_rows
-        if (start, stop) == (first, min(first + self.layout.chunk_rows, self.layout.shape[0])):
-            self._read_chunk(chunk, out)
-            return
-        view: Any = out  # zarr's protocol of arrays is narrower than numpy's annotations
-        try:
-            self._array.get_basic_selection(slice(start, stop), out=NDBuffer(view))
-        except (ValueError, OSError) as error:
-            raise self._damaged(f"array {self._name} can't be read ({error})") from error
-
-    def _read_chunk(self, chunk: int, out: Array) -> None:
-        """All rows of ``chunk``, straight into ``out``; zarr would decode them elsewhere first, and take far longer.
+        """Rows of one chunk, straight into ``out``: zarr would decode the whole chunk elsewhere first, every time.
 
         The file is the rows as they are, rows of padding in the last chunk, and the CRC32C of both.
         """
+        layout = self.layout
+        chunk, first_row = divmod(start, layout.chunk_rows)
+        self._check_chunk(chunk)
         found = out.reshape(-1).view(np.uint8)
         try:
             with self._file(chunk).open("rb", buffering=0) as file:
-                num_bytes = file.readinto(found.data)
-                rest = file.read()
+                if stop - start == min(layout.chunk_rows, layout.shape[0] - start) and first_row == 0:
+                    num_bytes = file.readinto(found.data)
+                    self._verify(chunk, google_crc32c.value(found), file.read())
+                else:
+                    if not self._verified[chunk]:
+                        self._verify(chunk, 0, file.read())
+                    file.seek(first_row * math.prod(layout.shape[1:]) * layout.dtype.itemsize)
+                    num_bytes = file.readinto(found.data)
         except OSError as error:
             raise self._damaged(f"array {self._name} can't be read ({error})") from error
-        computed = google_crc32c.extend(google_crc32c.value(found), rest[:-_CHECKSUM_BYTES])
-        if num_bytes != found.nbytes or computed != int.from_bytes(rest[-_CHECKSUM_BYTES:], "little"):
+        if num_bytes != found.nbytes:
+            raise self._damaged(f"chunk {chunk} of array {self._name} ends too early")
+
+    def _verify(self, chunk: int, checksum: int, rest: bytes) -> None:
+        """Compare the checksum of a chunk with what follows from that of its beginning and the ``rest`` of its file."""
+        computed = google_crc32c.extend(checksum, rest[:-_CHECKSUM_BYTES])
+        if computed != int.from_bytes(rest[-_CHECKSUM_BYTES:], "little"):
             raise self._damaged(f"array {self._name} can't be read (chunk {chunk} does not match its checksum)")
+        self._verified[chunk] = True
 
     def _file(self, chunk: int) -> Path:
         return self._directory / ".".join(["c", str(chunk), *["0"] * (len(self.layout.shape) - 1)])
