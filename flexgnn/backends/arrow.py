@@ -24,6 +24,9 @@ from flexgnn.core.directory_backend import DirectoryBackend, read_at
 from flexgnn.core.hookspecs import hookimpl
 from flexgnn.core.tier import TierBackend
 
+_COPIED_BYTES = 2**23
+"""Arrow writes over a file that is there only through Python, after making a copy; larger ones are made anew."""
+
 
 @dataclass(frozen=True)
 class _ArrowBlob(Blob):
@@ -38,14 +41,23 @@ class ArrowBackend(DirectoryBackend):
     name = "arrow"
     contract_version = 1
     suffix = ".arrow"
+    writes_over = True
 
     def write_file(self, path: Path, key: str, array: Array) -> Blob:
         tensor = _as_tensor(array)
-        # Arrow would create a file that others may read.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        with pa.OSFile(os.fspath(path), "wb") as file:
-            offset = pa.ipc.write_tensor(tensor, file) - array.nbytes
-            file.write(json.dumps({"key": key, "dtype": array.dtype.str}).encode())
+        trailer = json.dumps({"key": key, "dtype": array.dtype.str}).encode()
+        # Arrow's own files can be read by others, unless they are there.
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
+        with open(descriptor, "wb", buffering=0) as raw:
+            if array.nbytes <= _COPIED_BYTES:
+                with pa.PythonFile(raw, mode="w") as file:
+                    offset = pa.ipc.write_tensor(tensor, file) - array.nbytes
+                    file.write(trailer)
+                    raw.truncate()
+            else:
+                with pa.OSFile(os.fspath(path), "wb") as file:
+                    offset = pa.ipc.write_tensor(tensor, file) - array.nbytes
+                    file.write(trailer)
         return _ArrowBlob(array.dtype, array.shape, offset)
 
     def read_file(self, path: Path, blob: Blob, start: int, out: Array) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from flexgnn.core.blob import Array, Blob
 from flexgnn.core.errors import DamagedBlobError, TierError, TierFullError
+from flexgnn.core.spare_files import SpareFiles
 from flexgnn.core.tier import TierBackend, TierOptions
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
@@ -43,6 +44,8 @@ class DirectoryBackend(TierBackend):
 
     suffix: ClassVar[str]
     """Of the files' names, as in ``.arrow``."""
+    writes_over: ClassVar[bool] = False
+    """Whether :meth:`write_file` can be given a file that is there, to be written over and cut to its new length."""
 
     def __init__(self, options: TierOptions) -> None:
         super().__init__(options)
@@ -50,6 +53,7 @@ class DirectoryBackend(TierBackend):
         self._lock = threading.Lock()
         self._unflushed: set[str] = set()
         self._paths: dict[str, Path] = {}
+        self._spares = SpareFiles(self.directory, _RETIRED)
         with self._failures("open", self.directory):
             for name in os.listdir(self.directory):
                 if name.startswith((_UNFINISHED, _RETIRED)):
@@ -57,7 +61,7 @@ class DirectoryBackend(TierBackend):
 
     @abstractmethod
     def write_file(self, path: Path, key: str, array: Array) -> Blob:
-        """Write ``array``, and ``key`` beside it, to ``path``, where nothing is yet.
+        """Write ``array``, and ``key`` beside it, to ``path``, where nothing is yet (but see :attr:`writes_over`).
 
         Returns:
             What :meth:`inspect_file` will return for it.
@@ -83,10 +87,15 @@ class DirectoryBackend(TierBackend):
         unfinished = self.directory / f"{_UNFINISHED}{os.getpid()}-{next(_serial)}"
         with self._failures("write", path):
             try:
+                if self.writes_over:
+                    self._spares.reuse(unfinished)
                 blob = self.write_file(unfinished, key, array)
+                if self.writes_over:
+                    self._spares.retire(path)
                 _replace(unfinished, path)
             except BaseException:
                 _remove(unfinished)
+                self._spares.remove()
                 raise
         with self._lock:
             self._unflushed.add(path.name)
@@ -94,7 +103,7 @@ class DirectoryBackend(TierBackend):
 
     def read_blob(self, key: str, blob: Blob, start: int, out: Array) -> None:
         path = self._path(key)
-        with self._failures("read", path), _found(key):
+        with self._failures("read", path), _found(key), self._spares.reading():
             self.read_file(path, blob, start, out)
 
     def find_blob(self, key: str) -> Blob:
@@ -139,6 +148,7 @@ class DirectoryBackend(TierBackend):
 
     def close(self) -> None:
         """Nothing is open between calls."""
+        self._spares.remove()
 
     def where(self, key: str) -> str:
         return str(self._path(key))
