@@ -24,7 +24,7 @@ from flexgnn.core.directory_backend import DirectoryBackend, read_at
 from flexgnn.core.hookspecs import hookimpl
 from flexgnn.core.tier import TierBackend
 
-_COPIED_BYTES = 2**23
+_COPIED_BYTES = 2**24
 """Arrow writes over a file that is there only through Python, after making a copy; larger ones are made anew."""
 
 

@@ -105,5 +105,6 @@ def _tier_rates(random: np.random.Generator) -> TierRates:
         read_bytes_per_second=10 ** random.uniform(8.3, 9.9),
         write_bytes_per_second=10 ** random.uniform(8.0, 9.7),
         call_seconds=10 ** random.uniform(-5, -3),
-        cpu_seconds_per_byte=10 ** random.uniform(-11, -9),
+        read_cpu_seconds_per_byte=10 ** random.uniform(-11, -9),
+        write_cpu_seconds_per_byte=10 ** random.uniform(-11, -9),
     )

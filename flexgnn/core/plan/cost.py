@@ -21,8 +21,13 @@ class TierRates:
     write_bytes_per_second: float = 0.7e9
     call_seconds: float = 3e-4
     """Fixed cost of a read or write."""
-    cpu_seconds_per_byte: float = 0.3e-9
-    """Processor time that moving a byte takes from the computation."""
+    read_cpu_seconds_per_byte: float = 0.2e-9
+    """Processor time that it takes from the computation, as the next."""
+    write_cpu_seconds_per_byte: float = 0.4e-9
+
+
+TRANSFER_SECONDS = 6e-5
+"""Of the processor for each read and write, whatever its size: handing it to a thread, and Python's part of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,8 @@ ALIGNMENT_BYTES = 64
 
 
 _ROUNDS = 40
-_WORK = 4 * 10**8
-"""Limit of rounds times the square of the number of slots, some seconds."""
+_WORK = 4 * 10**7
+"""Limit of rounds times the square of the number of slots, about half a second."""
 _TOP = 0.98
 """Slots that end above this part of the buffer come first in the next round, if it is not enough by then."""
 

@@ -56,10 +56,8 @@ class Plan:
     """Needed once, before the first step: what the setup works in, and what it leaves in slots."""
     phase_seconds: tuple[PhaseSeconds, ...]
     """How long each phase keeps each channel busy."""
-    timeline: Timeline
-    """An epoch, simulated."""
-    traffic_bytes: dict[str, int]
-    """What an epoch moves, by channel."""
+    traffic: Traffic
+    """What an epoch moves."""
 
     @property
     def projected_peak_bytes(self) -> int:
@@ -75,6 +73,16 @@ class Plan:
     def capacities(self) -> dict[str, int | None]:
         """What each tier may hold."""
         return {self.compute_tier: self.budget_bytes, **{t.name: t.capacity_bytes for t in self.storage_tiers}}
+
+    @cached_property
+    def traffic_bytes(self) -> dict[str, int]:
+        """What an epoch moves, by channel."""
+        return self.traffic.bytes_by_channel()
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """An epoch, simulated."""
+        return simulate(self.workload, self.traffic, self.problem.rates)
 
     @cached_property
     def projected_phase_seconds(self) -> list[float]:
@@ -212,12 +220,11 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
         workspace_bytes=workspace_bytes,
         setup_bytes=setup_bytes(workload, groups),
         phase_seconds=tuple(traffic.phase_seconds(problem.rates, overlapped=decisions.lookahead > 0)),
-        timeline=simulate(workload, traffic, problem.rates),
-        traffic_bytes=traffic.bytes_by_channel(),
+        traffic=traffic,
     )
     _check_capacities(plan)
     if plan.projected_peak_bytes > problem.budget_bytes:
-        raise BudgetError(_over_budget(plan))
+        raise BudgetError(_over_budget(plan), plan.projected_peak_bytes)
     return plan
 
 

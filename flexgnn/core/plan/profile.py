@@ -24,6 +24,7 @@ from flexgnn.core.cache import cache_directory
 from flexgnn.core.errors import ConfigError
 from flexgnn.core.plan.cost import TierRates
 from flexgnn.core.plan.rates import ComputeRates, Figure
+from flexgnn.core.tier import Array
 
 FORMAT_VERSION = 2
 LIFETIME = timedelta(days=90)
@@ -71,6 +72,8 @@ class Measurement:
     """Until the system has taken it, over blobs that were there before; None where that was not measured."""
     cached_read_bytes_per_second: float | None = None
     """With all of it in the page cache."""
+    cached_write_cpu_seconds_per_byte: float | None = None
+    cached_read_cpu_seconds_per_byte: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +95,20 @@ class TierProfile:
         """
         alone = [m for m in self.measurements if m.threads == 1]
         sizes = np.array([m.block_bytes for m in alone], dtype=float)
-        reads = [(cached and m.cached_read_bytes_per_second) or m.read_bytes_per_second for m in alone]
-        writes = [(cached and m.cached_write_bytes_per_second) or m.write_bytes_per_second for m in alone]
-        read_call, read_rate = _line(sizes, sizes / np.array(reads))
-        write_call, write_rate = _line(sizes, sizes / np.array(writes))
-        cpu = [(m.read_cpu_seconds_per_byte + m.write_cpu_seconds_per_byte) / 2 for m in alone]
+
+        def figures(name: str) -> Array:
+            """Of each measurement, the cached one where that is wanted and was measured."""
+            found = [(cached and getattr(m, f"cached_{name}")) or getattr(m, name) for m in alone]
+            return np.array(found)
+
+        read_call, read_rate = _line(sizes, sizes / figures("read_bytes_per_second"))
+        write_call, write_rate = _line(sizes, sizes / figures("write_bytes_per_second"))
         return TierRates(
             read_bytes_per_second=read_rate,
             write_bytes_per_second=write_rate,
             call_seconds=(read_call + write_call) / 2,
-            cpu_seconds_per_byte=float(np.median(cpu)),
+            read_cpu_seconds_per_byte=float(np.median(figures("read_cpu_seconds_per_byte"))),
+            write_cpu_seconds_per_byte=float(np.median(figures("write_cpu_seconds_per_byte"))),
         )
 
 

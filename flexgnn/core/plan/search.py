@@ -25,8 +25,8 @@ Found = TypeVar("Found")
 Stage: TypeAlias = tuple[float, Found | None]
 """Epoch seconds, a lower bound of them where there is no result yet."""
 
-_ROOM_FRACTIONS = (1.0, 0.98, 0.96, 0.93, 0.9, 0.85, 0.75, 0.5, 0.0)
-"""How much of the room to fill, tried in turn: packing can need more than what is live at any moment."""
+_ATTEMPTS = 8
+"""Fillings that are tried to be packed."""
 _PROMOTED = 2
 _PATIENCE = 2
 _FEW_BLOCKS = 8
@@ -60,13 +60,17 @@ class SketchPlanner(Planner):
         yield from self.packed(sketch, self.fill)
 
     def packed(self, sketch: Sketch, fill: Callable[[Sketch, float], Array]) -> Iterator[Stage[Decisions]]:
-        """The fullest filling of ``sketch`` that still fits when slots are packed, if one does."""
-        for fraction in _ROOM_FRACTIONS:
+        """The fullest filling of ``sketch`` that is found to fit when slots are packed, if one is."""
+        budget, fraction = sketch.problem.budget_bytes, 1.0
+        for _ in range(_ATTEMPTS):
             kept = fill(sketch, fraction)
             try:
                 decisions = sketch.decided(kept)
                 freeze(sketch.problem, decisions, self.name)
-            except BudgetError:
+            except BudgetError as error:
+                # Packing needs more than what is live at any moment: leave it some of what was missing.
+                missing = max(error.smallest_bytes - budget, 0) / budget
+                fraction = max(fraction - max(0.7 * missing, 0.02), 0.0)
                 continue
             yield sketch.seconds(kept), decisions
             return

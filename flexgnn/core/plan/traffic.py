@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from flexgnn.core.plan.cost import PhaseSeconds, Rates, compute_seconds, gather_seconds
+from flexgnn.core.plan.cost import TRANSFER_SECONDS, PhaseSeconds, Rates, compute_seconds, gather_seconds
 from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.placement import StorageTier, pack_part
 from flexgnn.core.plan.slots import SETUP_STEP, SlotGroup
@@ -91,18 +91,20 @@ class Traffic:
         """What ``moves`` keep busy, and for how long."""
         # As channels are, the processor excepted: the store is read alone, other tiers are read and written.
         own = [rates.store, *(tier.rates for tier in self._tiers for _ in range(2))]
-        speeds = [rates.store.read_bytes_per_second]
-        for tier in self._tiers:
-            speeds += [tier.rates.read_bytes_per_second, tier.rates.write_bytes_per_second]
+        reads = np.array([True, *([True, False] * len(self._tiers))])
+        speeds = [(r.read_bytes_per_second, r.write_bytes_per_second) for r in own]
+        processor = [(r.read_cpu_seconds_per_byte, r.write_cpu_seconds_per_byte) for r in own]
         which = moves.channel - 1
+        either = np.where(reads[which], 0, 1)
         calls = moves.calls * np.array([r.call_seconds for r in own])[which]
-        handling = moves.size_bytes * np.array([r.cpu_seconds_per_byte for r in own])[which] / rates.compute.threads
+        handling = moves.size_bytes * np.array(processor)[which, either] / rates.compute.threads
+        handling += moves.calls * TRANSFER_SECONDS
         if moves.gathered:
             handling += gather_seconds(rates.compute, moves.size_bytes)
         return Costs(
             phase=moves.step // self._workload.blocks.count,
             channel=moves.channel,
-            seconds=calls + moves.size_bytes / np.array(speeds)[which],
+            seconds=calls + moves.size_bytes / np.array(speeds)[which, either],
             handling=handling,
         )
 

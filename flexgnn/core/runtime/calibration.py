@@ -96,6 +96,8 @@ def _measure(tier: ConfiguredTier, options: TierOptions, block_bytes: int, threa
         read_cpu_seconds_per_byte=fetched[1] / size_bytes,
         cached_write_bytes_per_second=size_bytes / again[0],
         cached_read_bytes_per_second=size_bytes / kept[0],
+        cached_write_cpu_seconds_per_byte=again[1] / size_bytes,
+        cached_read_cpu_seconds_per_byte=kept[1] / size_bytes,
     )
 
 

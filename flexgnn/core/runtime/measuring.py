@@ -18,7 +18,7 @@ from flexgnn.core.runtime.compute_calibration import measure_compute
 from flexgnn.core.runtime.events import Listener, MeasurementStarted, ProfileNotSaved
 from flexgnn.core.runtime.storage import ConfiguredTier
 
-_QUICK_BLOCK_BYTES, _QUICK_BYTES = (2**20, 2**24), 2**25
+_QUICK_BLOCK_BYTES, _QUICK_BYTES = (2**20, 2**23), 2**26
 """For a tier that a run is waiting for: about two seconds on a slow disk."""
 
 
@@ -55,7 +55,7 @@ class MachineAtHand:
         return TierRates(
             read_bytes_per_second=out.nbytes / float(np.median(seconds[1:])),
             call_seconds=_STORE_CALL_SECONDS,
-            cpu_seconds_per_byte=float(np.median(processor[1:])) / out.nbytes,
+            read_cpu_seconds_per_byte=float(np.median(processor[1:])) / out.nbytes,
         )
 
     def measure_unknown(self, tiers: Iterable[ConfiguredTier]) -> bool:
