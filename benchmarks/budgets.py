@@ -121,7 +121,8 @@ def main() -> None:
     title = (
         f"# Epochs under small budgets\n\nA 3-layer GCN of width {options.hidden} on a generated graph of "
         f"{options.nodes:,} nodes and {store.info.num_edges:,} edges, {options.backend} on an SSD, "
-        f"{torch.get_num_threads()} threads; medians of {options.rounds} rounds of {options.epochs - 1} epochs. Made by `benchmarks/budgets.py`."
+        f"{torch.get_num_threads()} threads; medians of {options.rounds} rounds of {options.epochs - 1} epochs. "
+        "Made by `benchmarks/budgets.py`."
     )
     text = f"{title}\n\n{table(trainers, planning, seconds)}\n"
     print(text)

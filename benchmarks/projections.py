@@ -65,8 +65,10 @@ def main() -> None:
             print(lines[-1], flush=True)
     text = (
         f"# Projected and measured epochs\n\n3-layer models of width 128, {options.nodes:,} nodes, "
-        f"{options.edges:,} edges, {torch.get_num_threads()} threads. Error: {statistics.median(errors):.0%} in median, "
-        f"{max(errors):.0%} at worst. Made by `benchmarks/projections.py`.\n\n" + "\n".join(lines) + "\n"
+        f"{options.edges:,} edges, {torch.get_num_threads()} threads. "
+        f"Error: {statistics.median(errors):.0%} in median, {max(errors):.0%} at worst. Made by `benchmarks/projections.py`.\n\n"
+        + "\n".join(lines)
+        + "\n"
     )
     print(text)
     if options.output is not None:
