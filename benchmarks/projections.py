@@ -63,13 +63,12 @@ def main() -> None:
             cells = [name, budget, backend, f"{projected:.2f} s", f"{measured:.2f} s", f"{projected / measured:.2f}"]
             lines.append(f"| {' | '.join([*cells, f'{max(peaks):.1%}'])} |")
             print(lines[-1], flush=True)
-    text = (
-        f"# Projected and measured epochs\n\n3-layer models of width 128, {options.nodes:,} nodes, "
-        f"{options.edges:,} edges, {torch.get_num_threads()} threads. "
-        f"Error: {statistics.median(errors):.0%} in median, {max(errors):.0%} at worst. Made by `benchmarks/projections.py`.\n\n"
-        + "\n".join(lines)
-        + "\n"
+    about = (
+        f"3-layer models of width 128, {options.nodes:,} nodes, {options.edges:,} edges, {torch.get_num_threads()} "
+        f"threads. Error: {statistics.median(errors):.0%} in median, {max(errors):.0%} at worst. Made by "
+        "`benchmarks/projections.py`."
     )
+    text = "\n".join(["# Projected and measured epochs", "", about, "", *lines, ""])
     print(text)
     if options.output is not None:
         options.output.write_text(text, encoding="utf-8")

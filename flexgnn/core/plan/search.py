@@ -12,6 +12,7 @@ import numpy as np
 
 from flexgnn.core.errors import BudgetError
 from flexgnn.core.plan.blocks import Blocks
+from flexgnn.core.plan.cost import compute_seconds
 from flexgnn.core.plan.decisions import Access, Decisions
 from flexgnn.core.plan.plan import freeze
 from flexgnn.core.plan.problem import PlanningProblem
@@ -109,29 +110,47 @@ def best_first(
 
 
 def all_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
-    """Every sketch that fits the budget with no gap filled."""
-    for blocks in choices:
+    """Every sketch that fits the budget with no gap filled, of groupings as long as they are worth a look."""
+
+    def of(blocks: Blocks) -> Iterator[Sketch]:
         for base in _bases(problem, blocks, _ways(blocks), recomputations(problem)):
             yield base
             yield from _promoted(base)
 
+    return _while_worth(problem, choices, of)
+
 
 def promising_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
-    """Of those, the ones that are worth a look when time is short.
+    """Of those, the ones to look at when time is short.
 
-    In each grouping, values are recomputed, and fields made whole, only in the sketches that are fastest without. Finer
-    groupings are given up once they only get slower.
+    In each grouping, values are recomputed, and fields made whole, only in the sketches that are fastest without.
     """
-    best, worse = np.inf, 0
-    for blocks in choices:
+
+    def of(blocks: Blocks) -> Iterator[Sketch]:
         ways = _ways(blocks)
-        stored = sorted(_bases(problem, blocks, ways, [frozenset()]), key=_filled_seconds)
+        stored = sorted(_bases(problem, blocks, ways, [frozenset()]), key=_greedy_seconds)
         fastest = [_way(base) for base in stored[:_PROMOTED]]
         again = list(_bases(problem, blocks, fastest or ways, recomputations(problem)[1:]))
-        bases = sorted([*stored, *again], key=_filled_seconds)
-        found = [*bases, *(sketch for base in bases[:_PROMOTED] for sketch in _promoted(base))]
+        bases = sorted([*stored, *again], key=_greedy_seconds)
+        yield from bases
+        for base in bases[:_PROMOTED]:
+            yield from _promoted(base)
+
+    return _while_worth(problem, choices, of)
+
+
+def _while_worth(
+    problem: PlanningProblem, choices: Sequence[Blocks], sketches_of: Callable[[Blocks], Iterator[Sketch]]
+) -> Iterator[Sketch]:
+    """The sketches of ever finer groupings, until these only get slower, or would if nothing moved."""
+    best, worse = np.inf, 0
+    for blocks in choices:
+        workload = problem.workload(blocks)
+        if sum(compute_seconds(problem.rates.compute, workload, phase) for phase in workload.phases) >= best:
+            return
+        found = list(sketches_of(blocks))
         yield from found
-        seconds = min(map(_filled_seconds, found), default=np.inf)
+        seconds = min(map(_greedy_seconds, found), default=np.inf)
         worse = worse + 1 if found and seconds >= best else 0
         best = min(best, seconds)
         if worse == _PATIENCE:
@@ -142,7 +161,7 @@ def _way(base: Sketch) -> Way:
     return next(iter(base.decisions.access.values()), "packed"), base.decisions.hub_blocks
 
 
-def _filled_seconds(sketch: Sketch) -> float:
+def _greedy_seconds(sketch: Sketch) -> float:
     return sketch.greedy_seconds
 
 
