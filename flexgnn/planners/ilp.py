@@ -27,7 +27,7 @@ class ILPPlanner(SketchPlanner):
 
     name = "ilp"
 
-    def __init__(self, num_blocks: int | None = None, *, time_limit: float = 20.0, relative_gap: float = 1e-3) -> None:
+    def __init__(self, num_blocks: int | None = None, *, time_limit: float = 10.0, relative_gap: float = 1e-3) -> None:
         """As for every planner; ``time_limit`` in seconds for all sketches, ``relative_gap`` from the bound."""
         super().__init__(num_blocks)
         self._time_limit, self._relative_gap = time_limit, relative_gap
