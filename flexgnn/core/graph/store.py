@@ -54,7 +54,7 @@ class GraphStore:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> GraphStore:
-        """The store at ``path``. Arrays are checked for completeness now, and for flipped bits when they are first read.
+        """The store at ``path``. Arrays are checked for completeness now, for flipped bits when first read.
 
         Raises:
             StoreError: if there is no store at ``path``, or it is damaged, or of a newer version.

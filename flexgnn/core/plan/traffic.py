@@ -78,7 +78,13 @@ class Traffic:
         moving = [channel(tier.name, direction) for tier in tiers for direction in ("read", "write")]
         self.channels = ["processor", channel(STORE, "read"), *moving]
         self._column = {name: index for index, name in enumerate(self.channels)}
-        self.transfers = [moves for group in groups for moves in (*self.reads(group), *self.writes(group))]
+        self._of_group = {
+            id(group): (list(self._list_reads(group)), list(self._list_writes(group))) for group in groups
+        }
+        self._groups = groups  # whose identities are keys
+        self._costs: dict[int, Costs] = {}
+        self._costed_at: Rates | None = None
+        self.transfers = [moves for found in self._of_group.values() for listed in found for moves in listed]
 
     def bytes_by_channel(self) -> dict[str, int]:
         """Bytes that an epoch moves."""
@@ -88,7 +94,14 @@ class Traffic:
         return dict(zip(self.channels[1:], moved[1:].tolist(), strict=True))
 
     def costs(self, moves: Transfers, rates: Rates) -> Costs:
-        """What ``moves`` keep busy, and for how long."""
+        """What ``moves``, of :attr:`transfers`, keep busy, and for how long."""
+        if rates is not self._costed_at:
+            self._costs, self._costed_at = {}, rates
+        if id(moves) not in self._costs:
+            self._costs[id(moves)] = self._costs_of(moves, rates)
+        return self._costs[id(moves)]
+
+    def _costs_of(self, moves: Transfers, rates: Rates) -> Costs:
         # As channels are, the processor excepted: the store is read alone, other tiers are read and written.
         own = [rates.store, *(tier.rates for tier in self._tiers for _ in range(2))]
         reads = np.array([True, *([True, False] * len(self._tiers))])
@@ -137,8 +150,15 @@ class Traffic:
         needed: Array = np.minimum(group.first_step + self._lookahead, group.last_step)
         return needed
 
-    def reads(self, group: SlotGroup) -> Iterator[Transfers]:
+    def reads(self, group: SlotGroup) -> list[Transfers]:
         """What is read to fill the slots of ``group``."""
+        return self._of_group[id(group)][0]
+
+    def writes(self, group: SlotGroup) -> list[Transfers]:
+        """What is written from the slots of ``group``."""
+        return self._of_group[id(group)][1]
+
+    def _list_reads(self, group: SlotGroup) -> Iterator[Transfers]:
         if group.role == "halo":
             yield from self._halo(group)
         elif group.role == "own":
@@ -158,8 +178,7 @@ class Traffic:
                 parts=np.ones_like(slot),
             )
 
-    def writes(self, group: SlotGroup) -> Iterator[Transfers]:
-        """What is written from the slots of ``group``."""
+    def _list_writes(self, group: SlotGroup) -> Iterator[Transfers]:
         if group.role == "pack":
             sizes, parts = self._workload.pack_sizes(group.field), self._workload.pack_group_counts(group.field)
             yield self._written(pack_part(group.field), np.arange(len(group)), group, sizes, parts, gathered=True)
