@@ -6,6 +6,7 @@ import pytest
 
 from flexgnn.planners.greedy import GreedyPlanner
 from flexgnn.planners.ilp import ILPPlanner
+from flexgnn.planners.learned import LearnedPlanner
 from flexgnn.testing import PlannerTests
 
 
@@ -15,6 +16,10 @@ class TestGreedy(PlannerTests):
 
 class TestILP(PlannerTests):
     planner = ILPPlanner
+
+
+class TestLearned(PlannerTests):
+    planner = LearnedPlanner
 
 
 def test_a_missing_planner_fails_when_the_class_is_made() -> None:
