@@ -25,7 +25,7 @@ from tests.machine import keep_stated_profile
 
 MACHINES = Path(flexgnn.__file__).parent / "machines"
 
-SPILLING = "18KB"
+SPILLING = "16KB"
 """Too little for the small graph and 8 hidden channels to stay in memory."""
 
 FLEXGNN = [sys.executable, "-c", "from flexgnn.cli import main; main()"]
@@ -99,7 +99,7 @@ def test_a_recorded_run_can_be_reported_and_predicts(run: Run, graph: Path, tmp_
     output = tmp_path / "out"
     run("run", "--dataset", graph, "--epochs", 2, "--hidden", 8, "--output", output, "--device-memory", SPILLING)
     assert len((output / "history.jsonl").read_text().splitlines()) == 2
-    assert json.loads((output / "plan.json").read_text())["budget_bytes"] == 18_000
+    assert json.loads((output / "plan.json").read_text())["budget_bytes"] == 16_000
     report = run("report", output).stdout
     assert "2 epochs" in report
     assert "backward" in report
@@ -115,7 +115,7 @@ def test_plan_shows_and_saves_without_training(run: Run, graph: Path, tmp_path: 
     assert not (graph / "folded").exists()
     shown = run("plan", "--dataset", graph, "--hidden", 8, "--no-rewrite", "fold", "--no-rewrite", "order").stdout
     assert "loss of stage 3" in shown
-    assert json.loads((tmp_path / "plan.json").read_text())["flexgnn_plan"] == 1
+    assert json.loads((tmp_path / "plan.json").read_text())["flexgnn_plan"] == 2
 
 
 def test_plan_for_a_machine_and_a_graph_that_are_not_at_hand(run: Run, graph: Path, tmp_path: Path) -> None:
@@ -253,6 +253,25 @@ def test_a_scratch_directory_that_is_too_small_is_refused_before_training(
     arguments = ("--dataset", store.path, "--device-memory", budget, "--ssd-path", small_disk)
     assert "give more --device-memory" in refused(run, "run", *arguments)
     assert not list(small_disk.iterdir())
+
+
+def test_a_saved_plan_is_followed_and_planners_compared(run: Run, graph: Path, tmp_path: Path) -> None:
+    settings = ("--dataset", graph, "--hidden", 8, "--device-memory", SPILLING)
+    shown = run("plan", *settings, "--planner", "ilp", "--compare", "-o", tmp_path / "plan.json").stdout
+    for part in ("above the lower bound", "no plan moves less than", "greedy", "ilp", "learned", "limited by"):
+        assert part in shown
+    followed = run("run", "--dataset", graph, "--hidden", 8, "--epochs", 2, "--plan", tmp_path / "plan.json").stdout
+    assert "plan (ilp)" in followed
+    assert "measured s" in followed
+    planned = run("run", *settings, "--epochs", 2, "--planner", "ilp").stdout
+    assert losses_of(followed) == losses_of(planned)
+    sentence = refused(run, "run", "--dataset", graph, "--hidden", 9, "--plan", tmp_path / "plan.json")
+    assert "was made for another model" in sentence
+
+
+def losses_of(shown: str) -> list[str]:
+    """The epochs' lines of a run, without their seconds."""
+    return [line.rsplit(maxsplit=1)[0] for line in shown.splitlines() if line.strip()[:1].isdigit()]
 
 
 def test_a_read_only_scratch_directory_is_refused(run: Run, graph: Path, small_disk: Path) -> None:

@@ -17,7 +17,7 @@ from flexgnn.core.plan.profile import as_json, load_profile, read_profile
 from tests.graphs import small_graph, store_of
 
 FLEXGNN = [sys.executable, "-c", "from flexgnn.cli import main; main()"]
-SPILLING = ["--hidden", "8", "--device-memory", "18KB"]
+SPILLING = ["--hidden", "8", "--device-memory", "16KB"]
 """Too little for the small graph and 8 hidden channels to stay in memory."""
 
 BROKEN_PLUGINS = {
