@@ -91,7 +91,7 @@ def test_a_run_shows_epochs_peaks_and_accuracy(run: Run, graph: Path) -> None:
     epochs = [line for line in shown.splitlines() if line.strip()[:1].isdigit()]
     assert [int(line.split()[0]) for line in epochs] == [1, 2, 3]
     assert all(len(line.split()) == 6 for line in epochs)
-    for part in ("ram", "arrow", "17.6 KiB", "arrow write", "test accuracy: 0."):
+    for part in ("ram", "arrow", "15.6 KiB", "arrow write", "test accuracy: 0."):
         assert part in shown
 
 
