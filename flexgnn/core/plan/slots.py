@@ -199,21 +199,26 @@ class SlotBuilder:
         return self._load_stays(after, readers, chosen).loaded(name, self._workload.fields[name].sizes)
 
     def _load_stays(self, after: int, readers: list[Phase], chosen: Array) -> _Stays:
-        """Stays of tensors, at the blocks ``chosen``, that are loaded for each use, or for several close together."""
+        """Stays of tensors, at the blocks ``chosen``, that are loaded for each use, or for several close together.
+
+        None goes from training to evaluation, which are passes of their own.
+        """
         stays = _Stays(len(self._blocks))
-        begin = end = np.full_like(self._blocks, after - 2)
-        opened = False
+        begin = end = self._blocks
+        previous: Phase | None = None
         for phase in readers:
             step = self._workload.steps_of(phase)
             load = np.maximum(step - self._ahead, after + 1)
-            anew = load > end + 1
-            if opened:
+            if previous is not None:
+                anew = load > end + 1
+                if previous.training and not phase.training:
+                    anew, load = self._blocks >= 0, np.maximum(load, self._workload.first_evaluation_step)
                 stays.add(anew & chosen, begin, end)
                 begin = np.where(anew, load, begin)
             else:
-                begin, opened = load, True
-            end = step
-        if opened:
+                begin = load
+            end, previous = step, phase
+        if previous is not None:
             stays.add(chosen, begin, end)
         return stays
 

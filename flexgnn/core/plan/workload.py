@@ -194,6 +194,11 @@ class Workload:
     def first_step(self, phase: Phase) -> int:
         return phase.index * self.blocks.count
 
+    @property
+    def first_evaluation_step(self) -> int:
+        """Where training ends."""
+        return self.blocks.count * sum(phase.training for phase in self.phases)
+
     def last_step(self, phase: Phase) -> int:
         return self.first_step(phase) + self.blocks.count - 1
 

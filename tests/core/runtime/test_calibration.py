@@ -44,9 +44,9 @@ def test_plans_take_what_was_measured(tmp_path: Path, monkeypatch: pytest.Monkey
     assert tier.for_planning(load_profile(), cached=False).rates == ASSUMED_TIER_RATES
     profile = calibrate_tier(tier, block_bytes=(2**16, 2**18), total_bytes=2**19)
     save_profile(lambda known: known.with_tiers([profile]))
-    assert tier.for_planning(load_profile(), cached=False).rates == profile.rates
+    assert tier.for_planning(load_profile(), cached=False).rates == profile.rates()
     (tmp_path / "other").mkdir()
-    assert configured("arrow", tmp_path / "other").known_rates(load_profile()) == profile.rates, "on the same disk"
+    assert configured("arrow", tmp_path / "other").known_rates(load_profile()) == profile.rates(), "on the same disk"
 
 
 def test_a_tier_that_fails_is_told_of_and_leaves_nothing(tmp_path: Path) -> None:

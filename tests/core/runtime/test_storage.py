@@ -13,9 +13,14 @@ from torch_geometric.nn import GCN
 from flexgnn import GraphStore, TierSpec, Trainer
 from flexgnn.backends.arrow import ArrowBackend
 from flexgnn.core.errors import BudgetError, ConfigError, DamagedBlobError, PluginError, TierError, TierFullError
+from flexgnn.core.plan.decisions import Decisions
+from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.search import spilling
+from flexgnn.core.plan.sketch import Sketch
+from flexgnn.core.planner import Planner
 from flexgnn.core.runtime.events import DamageFound, EpochRecord, Event, SetupFinished, TierOpened
 from flexgnn.planners.greedy import GreedyPlanner
-from tests.graphs import small_graph, smallest_budget, store_of
+from tests.graphs import small_graph, store_of
 
 
 @pytest.fixture
@@ -23,13 +28,28 @@ def store(tmp_path: Path) -> GraphStore:
     return store_of(small_graph(num_nodes=70, num_edges=400), tmp_path / "graph")
 
 
-def trainer_of(store: GraphStore, listen: Callable[[Event], None] = lambda event: None, **options: object) -> Trainer:
-    """A trainer under the smallest budget, or under none with ``device_memory=None``."""
+class Spilling(Planner):
+    """Five blocks, packed halos, and nothing stays that could leave."""
+
+    name = "spilling"
+
+    def decide(self, problem: PlanningProblem) -> Decisions:
+        workload = problem.workload(problem.blocks(-(-problem.choices[-1].count // 5)))
+        sketch = Sketch(problem, workload, spilling(workload, 1, frozenset(), 0, "packed"))
+        return sketch.decided(sketch.nothing)
+
+
+def trainer_of(
+    store: GraphStore,
+    listen: Callable[[Event], None] = lambda event: None,
+    planner: Planner | None = None,
+    **options: object,
+) -> Trainer:
+    """A trainer that spills all that can be."""
     torch.manual_seed(0)
-    model, planner = GCN(5, 8, 3, 3, dropout=0.3), GreedyPlanner(5)
-    options.setdefault("device_memory", smallest_budget(model, store, planner))
+    model = GCN(5, 8, 3, 3, dropout=0.3)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    return Trainer(model, store, optimizer, planner=planner, listeners=[listen], **options)  # type: ignore[arg-type]
+    return Trainer(model, store, optimizer, planner=planner or Spilling(), listeners=[listen], **options)  # type: ignore[arg-type]
 
 
 def losses(trainer: Trainer, epochs: int = 3) -> list[float]:
@@ -39,7 +59,7 @@ def losses(trainer: Trainer, epochs: int = 3) -> list[float]:
 @pytest.fixture
 def reference(store: GraphStore) -> list[float]:
     """Losses with everything in memory."""
-    return losses(trainer_of(store, device_memory=None))
+    return losses(trainer_of(store, planner=GreedyPlanner()))
 
 
 @pytest.fixture
@@ -205,14 +225,16 @@ def test_a_disk_that_fills_up_stops_the_run_and_keeps_the_model(store: GraphStor
             free = os.statvfs(small_disk).f_bavail * 4096
             (small_disk / "other").write_bytes(bytes(free))
 
-    expected = trainer_of(store)
-    expected.fit(2)
     trainer = trainer_of(store, fill, ssd_path=small_disk)
     with pytest.raises(TierFullError, match=r"No space left on device.*free some space"):
         trainer.fit(50)
-    assert len(trainer.history) == 2
+    # What replaces a blob is written over one that was replaced: the disk may do for a while.
+    finished = len(trainer.history)
+    assert finished >= 2
+    expected = trainer_of(store)
+    expected.fit(finished)
     for ours, theirs in zip(trainer.model.parameters(), expected.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     (small_disk / "other").unlink()
     assert list(small_disk.iterdir()) == []
-    assert [record.epoch for record in trainer.fit(1)] == [3]
+    assert [record.epoch for record in trainer.fit(1)] == [finished + 1]
