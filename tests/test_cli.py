@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from flexgnn.cli import main
 from flexgnn.testing import mounted_disk
 from tests.graphs import small_graph, store_of
 from tests.machine import keep_stated_profile
+from tests.processes import running, wait_until
 
 MACHINES = Path(flexgnn.__file__).parent / "machines"
 
@@ -285,13 +285,8 @@ def test_an_interrupted_run_leaves_no_scratch_files(
     sent: signal.Signals, code: int, graph: Path, scratch: Path
 ) -> None:
     arguments = ["run", "--dataset", graph, "--epochs", 100_000, "--hidden", 8, "--device-memory", SPILLING]
-    command = [*FLEXGNN, *map(str, arguments), "--ssd-path", str(scratch)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not list(scratch.glob("flexgnn-*/*")):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    with running([*FLEXGNN, *arguments, "--ssd-path", scratch], stdout=subprocess.PIPE) as process:
+        wait_until(lambda: list(scratch.glob("flexgnn-*/*")), process)
         process.send_signal(sent)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code
