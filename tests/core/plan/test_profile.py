@@ -52,7 +52,7 @@ PROFILE = TierProfile(
 
 
 def test_rates_give_back_the_seconds_that_were_measured() -> None:
-    rates = PROFILE.rates
+    rates = PROFILE.rates()
     for size in (2**20, 2**24, 2**26):
         assert read_seconds(rates, size) == pytest.approx(2e-3 + size / 11e8, abs=6e-4)
         assert write_seconds(rates, size) == pytest.approx(3e-3 + size / 7e8, abs=6e-4)
@@ -66,8 +66,8 @@ def keep(*tiers: TierProfile) -> None:
 def test_a_tier_is_found_by_backend_settings_and_place() -> None:
     keep(PROFILE)
     known = load_profile()
-    assert known.find_rates("zarr", {"compression": "zstd"}, "/mnt") == PROFILE.rates
-    assert known.find_rates("zarr", {"compression": "zstd"}) == PROFILE.rates
+    assert known.find_rates("zarr", {"compression": "zstd"}, "/mnt") == PROFILE.rates()
+    assert known.find_rates("zarr", {"compression": "zstd"}) == PROFILE.rates()
     for other in (("lmdb", PROFILE.settings, "/mnt"), ("zarr", {}, "/mnt"), ("zarr", PROFILE.settings, "/")):
         assert known.find_rates(*other) is None
 
@@ -76,8 +76,8 @@ def test_what_is_stated_of_any_tier_holds_where_nothing_was_measured() -> None:
     stated = replace(PROFILE, backend=ANY, settings={}, place=ANY, measured_at=None, measurements=(measurement(2**20),))
     keep(stated, PROFILE)
     known = load_profile()
-    assert known.find_rates("lmdb", {"a": "b"}, "/") == stated.rates
-    assert known.find_rates("zarr", {"compression": "zstd"}, "/mnt") == PROFILE.rates
+    assert known.find_rates("lmdb", {"a": "b"}, "/") == stated.rates()
+    assert known.find_rates("zarr", {"compression": "zstd"}, "/mnt") == PROFILE.rates()
 
 
 def test_what_was_measured_long_ago_is_measured_again() -> None:
