@@ -61,13 +61,13 @@ class PlannerTests:
             pytest.fail(f"{self.planner.__name__} is not registered by an entry point of the group flexgnn: {error}")
         assert found is self.planner, f"the name {name!r} stands for {found}, not for {self.planner}"
 
-    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+    @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
     @given(shape=_PROBLEMS, budget_bytes=st.integers(1, 150_000))
     def test_every_plan_fits_or_the_smallest_budget_is_named(self, shape: dict[str, Any], budget_bytes: int) -> None:
         with _problem(**shape) as problem:
             self._check_fits(problem.with_budget(budget_bytes))
 
-    @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+    @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
     @given(shape=_PROBLEMS, capacities=st.lists(st.integers(1, 40_000), min_size=1, max_size=2))
     def test_storage_tiers_are_never_filled_beyond_their_capacity(
         self, shape: dict[str, Any], capacities: list[int]
