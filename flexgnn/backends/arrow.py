@@ -11,6 +11,7 @@ disk error into a signal that kills the process, where a read turns it into an :
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -23,10 +24,6 @@ from flexgnn.core.blob import Array, Blob, flat_bytes
 from flexgnn.core.directory_backend import DirectoryBackend, read_at
 from flexgnn.core.hookspecs import hookimpl
 from flexgnn.core.tier import TierBackend
-
-_COPIED_BYTES = 2**24
-"""Arrow writes over a file that is there only through Python, after making a copy; larger ones are made anew."""
-
 
 @dataclass(frozen=True)
 class _ArrowBlob(Blob):
@@ -44,21 +41,15 @@ class ArrowBackend(DirectoryBackend):
     writes_over = True
 
     def write_file(self, path: Path, key: str, array: Array) -> Blob:
-        tensor = _as_tensor(array)
+        head = _message_head(_as_tensor(array))
         trailer = json.dumps({"key": key, "dtype": array.dtype.str}).encode()
-        # Arrow's own files can be read by others, unless they are there.
+        # Arrow's own files begin by cutting what is there to nothing, or copy everything on its way through Python.
         descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
-        with open(descriptor, "wb", buffering=0) as raw:
-            if array.nbytes <= _COPIED_BYTES:
-                with pa.PythonFile(raw, mode="w") as file:
-                    offset = pa.ipc.write_tensor(tensor, file) - array.nbytes
-                    file.write(trailer)
-                    raw.truncate()
-            else:
-                with pa.OSFile(os.fspath(path), "wb") as file:
-                    offset = pa.ipc.write_tensor(tensor, file) - array.nbytes
-                    file.write(trailer)
-        return _ArrowBlob(array.dtype, array.shape, offset)
+        with open(descriptor, "wb") as file:
+            for part in (head, flat_bytes(array), trailer):
+                file.write(part)
+            file.truncate()
+        return _ArrowBlob(array.dtype, array.shape, len(head))
 
     def read_file(self, path: Path, blob: Blob, start: int, out: Array) -> None:
         assert isinstance(blob, _ArrowBlob)
@@ -86,6 +77,17 @@ def _as_tensor(array: Array) -> pa.Tensor:
     if array.dtype.kind in "iuf" and array.dtype.itemsize <= 8:
         return pa.Tensor.from_numpy(array)
     return pa.Tensor.from_numpy(array.reshape(*array.shape, 1).view(np.uint8))
+
+
+def _message_head(tensor: pa.Tensor) -> bytes:
+    """The message of ``tensor`` up to its body."""
+    body_bytes = tensor.size * tensor.type.bit_width // 8
+    head = bytearray(pa.ipc.get_tensor_size(tensor) - body_bytes)
+    with pa.FixedSizeBufferWriter(pa.py_buffer(head)) as file:
+        # Arrow has no call for a tensor's metadata alone: it writes them, and finds no room for the body.
+        with contextlib.suppress(OSError):
+            pa.ipc.write_tensor(tensor, file)
+    return bytes(head)
 
 
 @hookimpl

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from flexgnn.core.plan.blocks import Blocks
+from flexgnn.core.plan.counting import count_pulls
 from flexgnn.core.plan.locality import distance_classes, measure_locality, reach_of
 from flexgnn.core.plan.paper import PaperGraph
-from flexgnn.core.plan.topology import count_halos
 from flexgnn.core.program.kernels import count_distances
 from flexgnn.datasets import generate
 from tests.graphs import small_graph, store_of
@@ -51,11 +51,12 @@ def test_a_graph_on_paper_has_halos_like_one_of_its_sizes(tmp_path: Path) -> Non
     store = generate(tmp_path / "graph", num_nodes=20_000, num_edges=300_000, num_features=2, num_classes=2)
     info = store.info
     count = {p: Blocks(num_nodes=20_000, chunk_rows=info.chunk_rows, chunks_per_block=p) for p in (1, 4, 16)}
-    real = {p: count_halos(store, blocks, "in") for p, blocks in count.items()}
+    counts = count_pulls(store, list(count.values()), "in")
+    real = {p: pulls.halos(0) for p, pulls in zip(count, counts, strict=True)}
     halo = real[1].needed.sum() / 20_000
     paper = PaperGraph.parse(f"nodes=20000,edges={info.num_edges},features=2,classes=2,halo={halo}")
     for p, blocks in count.items():
-        made = paper.count_halos(blocks)
+        made = paper.count_pulls(blocks).halos(0)
         assert sum(made.edges) == info.num_edges
         # At about 64 blocks as stated; what larger blocks need is a guess.
         ratio = made.needed.sum() / real[p].needed.sum()
