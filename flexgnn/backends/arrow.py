@@ -25,6 +25,7 @@ from flexgnn.core.directory_backend import DirectoryBackend, read_at
 from flexgnn.core.hookspecs import hookimpl
 from flexgnn.core.tier import TierBackend
 
+
 @dataclass(frozen=True)
 class _ArrowBlob(Blob):
     """A blob, and where in its file the body starts."""
@@ -83,10 +84,9 @@ def _message_head(tensor: pa.Tensor) -> bytes:
     """The message of ``tensor`` up to its body."""
     body_bytes = tensor.size * tensor.type.bit_width // 8
     head = bytearray(pa.ipc.get_tensor_size(tensor) - body_bytes)
-    with pa.FixedSizeBufferWriter(pa.py_buffer(head)) as file:
-        # Arrow has no call for a tensor's metadata alone: it writes them, and finds no room for the body.
-        with contextlib.suppress(OSError):
-            pa.ipc.write_tensor(tensor, file)
+    # Arrow has no call for a tensor's metadata alone: it writes them, and finds no room for the body.
+    with pa.FixedSizeBufferWriter(pa.py_buffer(head)) as file, contextlib.suppress(OSError):
+        pa.ipc.write_tensor(tensor, file)
     return bytes(head)
 
 
