@@ -6,7 +6,6 @@ Shape legend: T rows of a tile, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import numpy as np
@@ -22,8 +21,8 @@ from flexgnn.core.program.loss import count_correct, tile_loss
 from flexgnn.core.program.program import RowContext, Segment
 from flexgnn.core.program.segments import run_backward
 from flexgnn.core.runtime.bench import TILE_ROWS, Bench, Sample
-from flexgnn.core.runtime.executor import single_threaded_products
 from flexgnn.core.runtime.pull_calibration import NO_VECTORS, PullMeasurement, whole_pass
+from flexgnn.core.runtime.tile_pool import single_threaded_products, tile_pool
 from flexgnn.core.tier import Array
 
 _PRODUCT_WIDTHS = (16, 64, 128, 512)
@@ -42,7 +41,7 @@ def measure_compute(threads: int) -> ComputeRates:
     """All figures, on ``threads`` threads. Takes a few seconds and, for their duration, about 200 MiB."""
     samples: dict[tuple[FigureKind, tuple[int, ...]], list[Array]] = {}
     pulls = PullMeasurement(threads)
-    with single_threaded_products(), ThreadPoolExecutor(threads) as pool:
+    with single_threaded_products(), tile_pool(threads) as pool:
         for number in range(_ROUNDS):
             bench = Bench(pool=pool, threads=threads, repeats=1 if number == 0 else 2)
             for measure in (_products, _operators, _calls, _losses, _copies, pulls.samples, _steps):

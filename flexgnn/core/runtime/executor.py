@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import TracebackType
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from flexgnn.core.graph.store import GraphStore
@@ -29,6 +26,7 @@ from flexgnn.core.runtime.memory import Memory, opening_and_closing
 from flexgnn.core.runtime.movement import Movement
 from flexgnn.core.runtime.setup import Setup
 from flexgnn.core.runtime.storage import Storage
+from flexgnn.core.runtime.tile_pool import single_threaded_products, tile_pool
 from flexgnn.core.runtime.tiles import Neighbors, StepData, TileResult, TileRunner
 from flexgnn.core.tier import Array, ComputeBackend
 
@@ -76,7 +74,7 @@ class Executor:
         self.movement = Movement(plan, store, storage, self.memory, listener, self._clock_start)
         self._runner = TileRunner(plan.workload.program, num_training)
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="flexgnn-tile")
+        self._pool = tile_pool(threads)
 
     def __enter__(self) -> Executor:
         start = time.perf_counter()
@@ -241,14 +239,3 @@ class Executor:
             np.take(rows, chosen[slice(*part)], axis=0, out=out[slice(*part)], mode="clip")
 
         list(self._pool.map(gather, pairwise(bounds)))
-
-
-@contextmanager
-def single_threaded_products() -> Iterator[None]:
-    """Meanwhile every thread computes its products alone."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
