@@ -9,7 +9,7 @@ import numpy as np
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.decisions import Access
 from flexgnn.core.plan.problem import PlanningProblem
-from flexgnn.core.plan.search import SketchPlanner, spilling, workload_of
+from flexgnn.core.plan.search import SketchPlanner, Way, spilling, workload_of
 from flexgnn.core.plan.sketch import Sketch
 from flexgnn.core.tier import Array
 
@@ -21,10 +21,10 @@ class _OneWay(SketchPlanner):
 
     def sketches(self, problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterable[Sketch]:
         for blocks in choices:
-            workload = workload_of(problem, blocks, frozenset(), 0, self.access if blocks.count > 1 else "held")
+            way = Way(self.access if blocks.count > 1 else "held")
+            workload = workload_of(problem, blocks, frozenset(), way)
             for lookahead in (1, 0):
-                access = self.access if blocks.count > 1 else "held"
-                sketch = Sketch(problem, workload, spilling(workload, lookahead, frozenset(), 0, access))
+                sketch = Sketch(problem, workload, spilling(workload, lookahead, frozenset(), way))
                 if sketch.feasible:
                     yield sketch
                     break

@@ -76,7 +76,7 @@ def run(config: RunConfig, output: Output = None) -> None:
     console.print(peak_table(last.peak_bytes, plan.capacities, plan.projected_peaks))
     console.print(traffic_table([record.moved_bytes for record in trainer.history]))
     projected = zip(plan.workload.phases, plan.projected_phase_seconds, strict=True)
-    table = [(phase.kind, phase.stage, seconds) for phase, seconds in projected]
+    table = [((phase.kind, phase.stage, phase.column_slice), seconds) for phase, seconds in projected]
     console.print(phase_times_table(table, times.medians()))
     console.print(accuracy_line([asdict(record) for record in trainer.history]))
 

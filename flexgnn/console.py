@@ -13,7 +13,7 @@ from flexgnn.core.graph.store import GraphInfo
 from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, PhaseSeconds
 from flexgnn.core.plan.decisions import BY_HALOS
 from flexgnn.core.plan.placement import stored_parts, tensor_class
-from flexgnn.core.plan.plan import Plan, describe
+from flexgnn.core.plan.plan import Plan, describe, describe_phase
 from flexgnn.core.plan.profile import MachineProfile, TierProfile
 from flexgnn.core.plan.rates import ComputeRates
 from flexgnn.core.plugins import PluginEntry
@@ -31,6 +31,7 @@ from flexgnn.core.runtime.events import (
     StepFinished,
     TierOpened,
 )
+from flexgnn.core.runtime.phase_times import PhaseKey
 from flexgnn.core.sizes import format_size
 
 
@@ -194,13 +195,13 @@ def comparison_table(plans: Mapping[str, tuple[Plan, float]]) -> Table:
     return table
 
 
-def phase_times_table(projected: Sequence[tuple[str, int, float]], measured: Mapping[tuple[str, int], float]) -> Table:
-    """Seconds of each phase (kind, stage, projected), beside what was measured."""
+def phase_times_table(projected: Sequence[tuple[PhaseKey, float]], measured: Mapping[PhaseKey, float]) -> Table:
+    """Projected seconds of each phase, beside what was measured."""
     table = Table("phase", "projected s", "measured s", title="Time an epoch", title_justify="left")
-    known = [(kind, stage, seconds) for kind, stage, seconds in projected if (kind, stage) in measured]
-    for kind, stage, seconds in known:
-        table.add_row(f"{kind} of stage {stage}", f"{seconds:.3f}", f"{measured[kind, stage]:.3f}")
-    totals = (sum(seconds for *_, seconds in known), sum(measured[kind, stage] for kind, stage, _ in known))
+    known = [(phase, seconds) for phase, seconds in projected if phase in measured]
+    for phase, seconds in known:
+        table.add_row(describe_phase(*phase), f"{seconds:.3f}", f"{measured[phase]:.3f}")
+    totals = (sum(seconds for _, seconds in known), sum(measured[phase] for phase, _ in known))
     table.add_row("in all", *(f"{seconds:.3f}" for seconds in totals), style="bold")
     return table
 
@@ -231,7 +232,9 @@ def placements(plan: Plan) -> dict[str, str]:
         access = plan.decisions.access.get(name)
         reloaded = {slot.block for slot in slots if slot.role == "own" and slot.loaded and slot.first_step >= 0}
         blocks = plan.num_blocks
-        if access in ("resident", "held"):
+        if access == "loaded":
+            places[name] = f"spilled, whole in {plan.compute_tier} when pulled"
+        elif access in ("resident", "held"):
             places[name] = f"whole in {plan.compute_tier}" + (", spilled when last pulled" if reloaded else "")
         elif not reloaded:
             places[name] = plan.compute_tier

@@ -63,6 +63,10 @@ def _phase_table(path: Path, plan: dict[str, Any]) -> Table:
     for event in read_lines(path, "events.jsonl"):
         if event["event"] == "StepFinished":
             seconds = (event[name] for name in ("start_seconds", "end_seconds", "wait_seconds"))
-            times.step((event["phase"], event["stage"]), event["epoch"], *seconds)
-    projected = [(phase["kind"], phase["stage"], phase["seconds"]) for phase in plan["projected"]["phases"]]
+            phase = event["phase"], event["stage"], event["column_slice"]
+            times.step(phase, event["epoch"], *seconds)
+    projected = [
+        ((phase["kind"], phase["stage"], phase["column_slice"]), phase["seconds"])
+        for phase in plan["projected"]["phases"]
+    ]
     return phase_times_table(projected, times.medians())

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Access = Literal["packed", "blocks", "resident", "held"]
+Access = Literal["packed", "blocks", "loaded", "resident", "held"]
 """How other blocks reach a published field.
 
 ``packed``: each block's rows that others need are written out next to each other, and read back as halos; those of
 hubs stay in the compute tier.
 ``blocks``: each block is written out as it is, and read whole by all that need any of its rows.
+``loaded``: each block is written out as it is; all of the field is read back into the compute tier for the phase that
+pulls from it, and stays there for as long.
 ``resident``: the field stays whole in the compute tier until it was last pulled.
 ``held``: likewise, until it was last read at all.
 """
@@ -33,6 +35,8 @@ class Decisions:
     """By published field."""
     hub_blocks: int = 0
     """Nodes that at least so many other blocks pull from are hubs of all packed fields: a power of two; 0: no hubs."""
+    column_slices: int = 1
+    """How many slices of columns fields are pulled in, one after the other, where they can be (see ``slices.py``)."""
     kept: frozenset[tuple[str, int, int]] = field(default_factory=frozenset)
     """(field, block, step): the tensor stays in the compute tier until that step reads it, from its use before.
     A tensor of the store or of the setup that is kept stays for the whole run; its step is -1."""

@@ -23,6 +23,11 @@ def gradient_name(aggregation: Aggregation) -> str:
     return f"grad({aggregation.output})"
 
 
+def pulled_gradient_name(aggregation: Aggregation) -> str:
+    """The gradient that reaches the input of an aggregation, where it is pulled before the step that uses it."""
+    return f"pulled {gradient_name(aggregation)}"
+
+
 def ties_name(aggregation: Aggregation) -> str:
     """The field that counts the ties of a max aggregation."""
     return f"ties({aggregation.output})"
@@ -31,6 +36,11 @@ def ties_name(aggregation: Aggregation) -> str:
 def partial_gradient_name(value: str, stage: int) -> str:
     """The gradient that segment ``stage`` gives directly to a value of an earlier segment."""
     return f"grad({value} by segment {stage})"
+
+
+def slice_name(name: str, columns: range) -> str:
+    """Some columns of a field, where these are a field of their own."""
+    return f"{name}[{columns.start}:{columns.stop}]"
 
 
 def prefixed(name: str, prefix: str) -> str:

@@ -102,6 +102,9 @@ def _own_parts(workload: Workload, groups: Sequence[SlotGroup]) -> Iterator[Stor
         if group.role in ("own", "whole") and group.spilled.any():
             blocks = np.arange(count) if group.role == "whole" else group.block[group.spilled]
             spilled[name] = np.bincount(blocks, minlength=count) > 0
+        if group.role == "whole" and stored:
+            filled = np.count_nonzero(group.loaded & (group.first_step >= 0))
+            loads[name] = loads.get(name, 0) + np.full(count, filled)
         if group.role == "own" and stored:
             loaded = group.block[group.loaded & (group.first_step >= 0)]
             loads[name] = loads.get(name, 0) + np.bincount(loaded, minlength=count)

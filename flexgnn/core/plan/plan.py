@@ -13,11 +13,12 @@ import numpy as np
 
 from flexgnn.core.errors import BudgetError, PlanError
 from flexgnn.core.plan.cost import PhaseSeconds
-from flexgnn.core.plan.decisions import Decisions
+from flexgnn.core.plan.decisions import BY_HALOS, Decisions
 from flexgnn.core.plan.packing import pack
 from flexgnn.core.plan.placement import StorageTier, stored_parts
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.simulation import Timeline, simulate
+from flexgnn.core.plan.slices import SLICE_CHOICES
 from flexgnn.core.plan.slots import Slot, SlotBuilder, SlotGroup, live_bytes
 from flexgnn.core.plan.traffic import Traffic
 from flexgnn.core.plan.workload import Phase, Source, Workload
@@ -26,7 +27,7 @@ from flexgnn.core.sizes import format_size
 if TYPE_CHECKING:
     from flexgnn.core.plan.bound import LowerBound
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,7 +177,13 @@ class Plan:
             "peak_bytes": self.projected_peaks,
             "traffic_bytes": self.traffic_bytes,
             "phases": [
-                {"kind": phase.kind, "stage": phase.stage, "seconds": total, **asdict(seconds)}
+                {
+                    "kind": phase.kind,
+                    "stage": phase.stage,
+                    "column_slice": phase.column_slice,
+                    "seconds": total,
+                    **asdict(seconds),
+                }
                 for phase, total, seconds in zip(
                     self.workload.phases, self.projected_phase_seconds, self.phase_seconds, strict=True
                 )
@@ -192,9 +199,9 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
         BudgetError: if the plan needs more than the budget; the message names the worst step.
     """
     blocks = problem.blocks(decisions.chunks_per_block)
-    _check_hubs(decisions)
+    _check_numbers(decisions)
     by_blocks = frozenset(name for name, access in decisions.access.items() if access == "blocks")
-    workload = problem.workload(blocks, decisions.recomputed, decisions.hub_blocks, by_blocks)
+    workload = problem.workload(blocks, decisions.recomputed, decisions.hub_blocks, by_blocks, decisions.column_slices)
     _check(workload, decisions, {tier.name for tier in problem.storage_tiers})
     groups = SlotBuilder(workload, decisions).build()
     workspace_bytes = max(phase.workspace_bytes for phase in workload.phases)
@@ -228,10 +235,15 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
     return plan
 
 
-def _check_hubs(decisions: Decisions) -> None:
+def _check_numbers(decisions: Decisions) -> None:
     if decisions.hub_blocks not in (0, *(2**power for power in range(1, 31))):
         raise PlanError(
             f"The plan's hubs are nodes that {decisions.hub_blocks} blocks pull from; 0 and powers of two are accepted."
+        )
+    if decisions.column_slices not in SLICE_CHOICES:
+        raise PlanError(
+            f"The plan pulls in {decisions.column_slices} slices of columns; accepted are "
+            f"{', '.join(map(str, SLICE_CHOICES))}."
         )
 
 
@@ -239,6 +251,12 @@ def _check(workload: Workload, decisions: Decisions, tiers: set[str]) -> None:
     missing = workload.published.keys() - decisions.access.keys()
     if missing:
         raise PlanError(f"The plan does not say how blocks reach {', '.join(sorted(missing))}.")
+    for name, pull in workload.published.items():
+        access, source = decisions.access[name], workload.fields[name].source
+        if access == "loaded" and source is not Source.STEP:
+            raise PlanError(f"The plan loads {name} whole for each phase, but no step of an epoch writes it.")
+        if access in BY_HALOS and pull.in_slices:
+            raise PlanError(f"The plan pulls {name} by halos; slices of columns are loaded, resident or held.")
     if decisions.lookahead not in (0, 1):
         raise PlanError(f"The plan looks ahead by {decisions.lookahead} steps; 0 and 1 are accepted.")
     for part, placed in decisions.placed.items():
@@ -284,5 +302,10 @@ def _over_budget(plan: Plan) -> str:
 
 
 def describe(phase: Phase) -> str:
-    """A phase in words: ``"backward of stage 1"``."""
-    return f"{'loss' if phase.kind == 'loss' else phase.kind} of stage {phase.stage}"
+    """A phase in words: ``"backward of stage 1"``, ``"forward of stage 1, slice 2"``."""
+    return describe_phase(phase.kind, phase.stage, phase.column_slice)
+
+
+def describe_phase(kind: str, stage: int, column_slice: int | None) -> str:
+    """Likewise, from what events say of a phase; slices are counted from 1."""
+    return f"{kind} of stage {stage}" + ("" if column_slice is None else f", slice {column_slice + 1}")

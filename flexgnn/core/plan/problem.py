@@ -83,7 +83,7 @@ class PlanningProblem:
         return {}
 
     @cached_property
-    def _costs(self) -> dict[tuple[PhaseKind, int], PhaseCost]:
+    def _costs(self) -> dict[tuple[PhaseKind, int, bool], PhaseCost]:
         return {}
 
     @cached_property
@@ -131,6 +131,7 @@ class PlanningProblem:
         recomputed: frozenset[str] = frozenset(),
         hub_blocks: int = 0,
         by_blocks: frozenset[str] = frozenset(),
+        column_slices: int = 1,
     ) -> Workload:
         """The epoch over ``blocks``.
 
@@ -139,9 +140,19 @@ class PlanningProblem:
             recomputed: values that are computed again in backward.
             hub_blocks: as in :class:`Decisions`.
             by_blocks: fields with access ``blocks``.
+            column_slices: as in :class:`Decisions`.
         """
         halos = self.halos(blocks, hub_blocks)
-        unroller = Unroller(self.program, self.store.info, blocks, halos, self.localities, self._phase_cost, recomputed)
+        unroller = Unroller(
+            self.program,
+            self.store.info,
+            blocks,
+            halos,
+            self.localities,
+            partial(self._phase_cost, joined=column_slices > 1),
+            recomputed,
+            column_slices,
+        )
         workload = unroller.build(training=self.training, evaluation=self.evaluation)
         if not by_blocks:
             return workload
@@ -174,21 +185,22 @@ class PlanningProblem:
         other.__dict__.update(_pulls=self._pulls, _halos=self._halos, localities=self.localities)
         return other
 
-    def _phase_cost(self, kind: PhaseKind, stage: int) -> PhaseCost:
-        if (kind, stage) not in self._costs:
+    def _phase_cost(self, kind: PhaseKind, stage: int, *, joined: bool) -> PhaseCost:
+        """Of a phase with its segment; ``joined``: with inputs that are put together from slices."""
+        if (kind, stage, joined) not in self._costs:
             segment = self.program.segments[stage]
             rows = min(self.store.info.chunk_rows, self.store.info.num_nodes)
-            per_tile = bytes_for_rows(lambda r: self._tile_bytes(segment, kind, r), rows)
-            self._costs[kind, stage] = PhaseCost(
+            per_tile = bytes_for_rows(lambda r: self._tile_bytes(segment, kind, r, joined), rows)
+            self._costs[kind, stage, joined] = PhaseCost(
                 workspace_bytes=self.threads * per_tile, work=self._tile_work(segment, kind, rows)
             )
-        return self._costs[kind, stage]
+        return self._costs[kind, stage, joined]
 
-    def _tile_bytes(self, segment: Segment, kind: PhaseKind, rows: int) -> int:
+    def _tile_bytes(self, segment: Segment, kind: PhaseKind, rows: int, joined: bool) -> int:
         """Bytes that a tile of ``rows`` takes, beside the fields that it reads and writes."""
         widths = self.program.widths
         beside = 4 * rows * sum(widths[name] for name in segment.outputs)
-        if self.store.info.chunk_rows % ALIGNED_ROWS:
+        if joined or self.store.info.chunk_rows % ALIGNED_ROWS:
             beside += 4 * rows * sum(widths[name] for name in segment.inputs)
         return beside + measured_bytes(self._prepared(segment, kind, rows, self._loss_gradient))
 

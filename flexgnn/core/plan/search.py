@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count, islice
 from typing import TypeAlias, TypeVar
 
@@ -17,7 +18,8 @@ from flexgnn.core.plan.decisions import Access, Decisions
 from flexgnn.core.plan.plan import freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.sketch import Sketch
-from flexgnn.core.plan.workload import Workload
+from flexgnn.core.plan.slices import useful_slices
+from flexgnn.core.plan.workload import Source, Workload
 from flexgnn.core.planner import Planner
 from flexgnn.core.sizes import format_size
 from flexgnn.core.tier import Array
@@ -113,7 +115,7 @@ def all_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterato
     """Every sketch that fits the budget with no gap filled, of groupings as long as they are worth a look."""
 
     def of(blocks: Blocks) -> Iterator[Sketch]:
-        for base in _bases(problem, blocks, _ways(blocks), recomputations(problem)):
+        for base in _bases(problem, blocks, _ways(problem, blocks), recomputations(problem)):
             yield base
             yield from _promoted(base)
 
@@ -127,9 +129,9 @@ def promising_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> I
     """
 
     def of(blocks: Blocks) -> Iterator[Sketch]:
-        ways = _ways(blocks)
+        ways = _ways(problem, blocks)
         stored = sorted(_bases(problem, blocks, ways, [frozenset()]), key=_greedy_seconds)
-        fastest = [_way(base) for base in stored[:_PROMOTED]]
+        fastest = [_way(base.decisions) for base in stored[:_PROMOTED]]
         again = list(_bases(problem, blocks, fastest or ways, recomputations(problem)[1:]))
         bases = sorted([*stored, *again], key=_greedy_seconds)
         yield from bases
@@ -157,24 +159,40 @@ def _while_worth(
             return
 
 
-def _way(base: Sketch) -> Way:
-    return next(iter(base.decisions.access.values()), "packed"), base.decisions.hub_blocks
-
-
 def _greedy_seconds(sketch: Sketch) -> float:
     return sketch.greedy_seconds
 
 
-Way: TypeAlias = tuple[Access, int]
-"""How other blocks reach all fields that are not whole, and what is a hub."""
+@dataclass(frozen=True)
+class Way:
+    """How other blocks reach all fields that don't stay whole."""
+
+    access: Access
+    hub_blocks: int = 0
+    column_slices: int = 1
+
+    def of(self, workload: Workload) -> dict[str, Access]:
+        """By published field. What no step writes is not loaded whole, but packed."""
+        return {name: self._of_field(workload, name) for name in workload.published}
+
+    def _of_field(self, workload: Workload, name: str) -> Access:
+        stored = workload.fields[name].source is not Source.STEP
+        return "packed" if self.access == "loaded" and stored else self.access
 
 
-def _ways(blocks: Blocks) -> list[Way]:
+def _way(base: Decisions) -> Way:
+    accesses = set(base.access.values())
+    access: Access = "loaded" if "loaded" in accesses else next(iter(accesses), "packed")
+    return Way(access, base.hub_blocks, base.column_slices)
+
+
+def _ways(problem: PlanningProblem, blocks: Blocks) -> list[Way]:
     if blocks.count == 1:
-        return [("held", 0)]
+        return [Way("held")]
     hubs = [2**power for power in range(1, (blocks.count - 1).bit_length())]
-    ways: list[Way] = [("packed", hub_blocks) for hub_blocks in (0, *hubs)]
-    return [*ways, ("blocks", 0)] if blocks.count <= _FEW_BLOCKS else ways
+    ways = [Way("packed", hub_blocks) for hub_blocks in (0, *hubs)]
+    ways += [Way("loaded", 0, slices) for slices in useful_slices(problem.program)]
+    return [*ways, Way("blocks")] if blocks.count <= _FEW_BLOCKS else ways
 
 
 def _bases(
@@ -186,23 +204,21 @@ def _bases(
 ) -> Iterator[Sketch]:
     """The sketches over one grouping in which no field is whole that need not be; the first lookahead that fits."""
     for recomputed in recomputing:
-        for access, hub_blocks in ways:
-            workload = workload_of(problem, blocks, recomputed, hub_blocks, access)
+        for way in ways:
+            workload = workload_of(problem, blocks, recomputed, way)
             for lookahead in lookaheads:
-                sketch = Sketch(problem, workload, spilling(workload, lookahead, recomputed, hub_blocks, access))
+                sketch = Sketch(problem, workload, spilling(workload, lookahead, recomputed, way))
                 if sketch.feasible:
                     yield sketch
                     break
 
 
-def workload_of(
-    problem: PlanningProblem, blocks: Blocks, recomputed: frozenset[str], hub_blocks: int, access: Access
-) -> Workload:
-    """The workload in which other blocks reach all fields by ``access``."""
-    workload = problem.workload(blocks, recomputed, hub_blocks)
-    if access != "blocks":
+def workload_of(problem: PlanningProblem, blocks: Blocks, recomputed: frozenset[str], way: Way) -> Workload:
+    """The workload in which other blocks reach all fields as ``way`` says."""
+    workload = problem.workload(blocks, recomputed, way.hub_blocks, column_slices=way.column_slices)
+    if way.access != "blocks":
         return workload
-    return problem.workload(blocks, recomputed, hub_blocks, frozenset(workload.published))
+    return problem.workload(blocks, recomputed, way.hub_blocks, frozenset(workload.published))
 
 
 def _promoted(base: Sketch) -> Iterator[Sketch]:
@@ -226,17 +242,28 @@ def recomputations(problem: PlanningProblem) -> list[frozenset[str]]:
     return list(dict.fromkeys([frozenset[str](), frozenset(problem.recomputable())]))
 
 
-def spilling(
-    workload: Workload, lookahead: int, recomputed: frozenset[str], hub_blocks: int, access: Access
-) -> Decisions:
-    """Nothing stays that could leave."""
+def spilling(workload: Workload, lookahead: int, recomputed: frozenset[str], way: Way) -> Decisions:
+    """Nothing stays that could leave without making room."""
+    access = way.of(workload)
+    if lookahead:
+        # Loading the first slice ahead would take the room that it needs from when it is made.
+        access |= {
+            name: "resident" for name, how in access.items() if how == "loaded" and _made_right_before(workload, name)
+        }
     return Decisions(
         chunks_per_block=workload.blocks.chunks_per_block,
         lookahead=lookahead,
-        access=dict.fromkeys(workload.published, access),
-        hub_blocks=hub_blocks,
+        access=access,
+        hub_blocks=way.hub_blocks,
+        column_slices=way.column_slices,
         recomputed=recomputed,
     )
+
+
+def _made_right_before(workload: Workload, name: str) -> bool:
+    """Whether the phase that makes a field is followed by the one phase that pulls from it."""
+    pullers = [phase.index for phase in workload.phases if name in phase.pulled]
+    return pullers == [workload.producers()[name].index + 1]
 
 
 def _by_value(workload: Workload) -> list[str]:
@@ -247,7 +274,8 @@ def _by_value(workload: Workload) -> list[str]:
         rows = int(workload.halos[pull.topology].needed.sum())
         return rows / max(workload.blocks.num_nodes, 1) * sum(p.pulls.count(pull) for p in workload.phases)
 
-    return sorted(workload.published, key=lambda name: (-exchanged(name), name))
+    # Of slices of one field, those are first that are pulled first.
+    return sorted(workload.published, key=lambda name: -exchanged(name))
 
 
 def smallest_decisions(problem: PlanningProblem, choices: Sequence[Blocks], planner: str) -> Decisions:
@@ -258,7 +286,9 @@ def smallest_decisions(problem: PlanningProblem, choices: Sequence[Blocks], plan
     """
     limitless = problem.with_budget(2**62)
     again = recomputations(problem)
-    sketches = [sketch for blocks in choices for sketch in _bases(limitless, blocks, _ways(blocks), again, (0,))]
+    sketches = [
+        sketch for blocks in choices for sketch in _bases(limitless, blocks, _ways(problem, blocks), again, (0,))
+    ]
     needed: list[tuple[int, int, Decisions]] = []
     shortages: list[tuple[int, int, BudgetError]] = []
     for least, number, sketch in sorted((sketch.live_peak_bytes, n, sketch) for n, sketch in enumerate(sketches)):

@@ -17,10 +17,10 @@ import numba
 import numpy as np
 
 from flexgnn.core.errors import BudgetError
-from flexgnn.core.plan.decisions import BY_HALOS, Decisions
+from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.packing import aligned
 from flexgnn.core.plan.problem import PlanningProblem
-from flexgnn.core.plan.slots import SETUP_STEP, SlotBuilder, SlotGroup, live_bytes
+from flexgnn.core.plan.slots import SETUP_STEP, SlotBuilder, SlotGroup, is_always_written, live_bytes
 from flexgnn.core.plan.traffic import PROCESSOR, Traffic, Transfers
 from flexgnn.core.plan.workload import Source, Workload
 from flexgnn.core.tier import Array
@@ -100,8 +100,8 @@ class Sketch:
         self.gaps = self._find_gaps(groups, traffic)
 
     def _find_gaps(self, groups: list[SlotGroup], traffic: Traffic) -> Gaps:
-        finder = _GapFinder(self.problem, self.workload, traffic)
-        whole = {name for name, access in self.decisions.access.items() if access not in BY_HALOS}
+        finder = _GapFinder(self.problem, self.workload, self.decisions, traffic)
+        whole = {name for name, access in self.decisions.access.items() if access in ("resident", "held")}
         for group in groups:
             if group.role == "own" and group.field not in whole:
                 made = self.workload.fields[group.field].source is Source.STEP
@@ -216,8 +216,8 @@ def _fill(order: Array, first: Array, spans: Array, sizes: Array, room: Array, k
 class _GapFinder:
     """Collects the gaps of one sketch."""
 
-    def __init__(self, problem: PlanningProblem, workload: Workload, traffic: Traffic) -> None:
-        self._problem, self._workload, self._traffic = problem, workload, traffic
+    def __init__(self, problem: PlanningProblem, workload: Workload, decisions: Decisions, traffic: Traffic) -> None:
+        self._problem, self._workload, self._decisions, self._traffic = problem, workload, decisions, traffic
         self._fields: list[str] = []
         self._num_gaps = self._num_tensors = 0
         self._columns: dict[str, list[Array]] = {
@@ -245,8 +245,7 @@ class _GapFinder:
         self._add_savings(group, _numbered(after, gaps, len(group)))
         blocks, tensors = np.unique(group.block[after], return_inverse=True)
         self._add("tensors", self._num_tensors + tensors)
-        pull = self._workload.published.get(group.field)
-        if pull is None or not pull.whole_blocks:
+        if not is_always_written(self._workload, self._decisions, group.field):
             numbers = np.arange(len(blocks)) + self._num_tensors
             tensor_of_block = _numbered(blocks, numbers, self._workload.blocks.count)
             for moves in self._traffic.writes(group):

@@ -143,8 +143,10 @@ class SlotBuilder:
 
     def _step_field(self, name: str, producer: Phase, readers: list[Phase]) -> Iterator[SlotGroup]:
         workload, access = self._workload, self._decisions.access.get(name)
-        if access is None or access in BY_HALOS:
+        if access is None or access == "loaded" or access in BY_HALOS:
             yield self._own(name, producer, readers)
+            if access == "loaded":
+                yield self._loaded(name)
             return
         last_phase = max([*self._pullers(name), *(readers if access == "held" else [])], key=lambda p: p.index)
         later = [p for p in readers if p.index > last_phase.index]
@@ -153,24 +155,32 @@ class SlotBuilder:
         yield self._single("whole", name, workload.fields[name].total_bytes, stay, spilled=bool(later))
         yield self._loads(name, last_step, later, self._blocks >= 0)
 
+    def _loaded(self, name: str) -> SlotGroup:
+        """All of a field, for each phase that pulls from it."""
+        workload, pullers = self._workload, self._pullers(name)
+        first = np.array([workload.steps_of_loads(phase, self._ahead).min() for phase in pullers])
+        last = np.array([workload.last_step(phase) for phase in pullers])
+        size = np.full_like(first, workload.fields[name].total_bytes)
+        return _group("whole", name, np.full_like(first, -1), size, (first, last), loaded=True)
+
     def _own(self, name: str, producer: Phase, readers: list[Phase]) -> SlotGroup:
         """The stays of a tensor that a step makes: kept across some gaps, written out and loaded across others.
 
-        What other blocks read whole is always written out.
+        What is read back whole, by other blocks or all at once, is always written out.
         """
         workload, ahead = self._workload, self._ahead
-        by_blocks = name in workload.published and workload.published[name].whole_blocks
+        always = is_always_written(workload, self._decisions, name)
         made, uses = workload.steps_of(producer), [workload.steps_of(phase) for phase in readers]
         kept = [self._kept_until(name, phase) for phase in readers]
         all_kept = np.logical_and.reduce(kept) if kept else np.bool_(True)
         begin, stays = made, _Stays(len(self._blocks))
-        end = np.where(all_kept & (not by_blocks), made, np.minimum(made + ahead, self._last))
+        end = np.where(all_kept & (not always), made, np.minimum(made + ahead, self._last))
         for step, keep in zip(uses, kept, strict=True):
             anew = ~(keep | (step - ahead <= end))
             stays.add(anew, begin, end)
             begin, end = np.where(anew, step - ahead, begin), np.where(anew, step, np.maximum(end, step))
         stays.add(self._blocks >= 0, begin, end)
-        return stays.made(name, workload.fields[name].sizes, always_spilled=by_blocks)
+        return stays.made(name, workload.fields[name].sizes, always_spilled=always)
 
     def _kept_until(self, name: str, phase: Phase) -> Array:
         """Bool [P]: whether the tensor stays until ``phase`` reads it."""
@@ -231,7 +241,7 @@ class SlotBuilder:
         for pull in phase.pulled.values():
             if pull.field in self.packed:
                 yield from self._halo(phase, pull, steps)
-            elif not workload.program.fused:
+            elif not workload.program.fused and phase.column_slice is None:
                 yield from self._partial(phase, pull, steps, self._blocks)
         for name in phase.writes:
             if name in self.packed and not workload.published[name].whole_blocks:
@@ -286,6 +296,12 @@ class _Stays:
     def _columns(self) -> tuple[Array, Array, Array]:
         block, begin, end = (np.concatenate(column) for column in zip(*self._parts, strict=True))
         return block, begin, end
+
+
+def is_always_written(workload: Workload, decisions: Decisions, name: str) -> bool:
+    """Whether all of field ``name`` goes to storage as it is, whatever is kept of it."""
+    access = decisions.access.get(name)
+    return access == "loaded" or (access == "blocks" and name in workload.published)
 
 
 def _by_field(workload: Workload, decisions: Decisions) -> dict[tuple[str, int], Array]:

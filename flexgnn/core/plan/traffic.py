@@ -115,7 +115,7 @@ class Traffic:
         if moves.gathered:
             handling += gather_seconds(rates.compute, moves.size_bytes)
         return Costs(
-            phase=moves.step // self._workload.blocks.count,
+            phase=moves.begin // self._workload.blocks.count,
             channel=moves.channel,
             seconds=calls + moves.size_bytes / np.array(speeds)[which, either],
             handling=handling,
@@ -161,6 +161,8 @@ class Traffic:
     def _list_reads(self, group: SlotGroup) -> Iterator[Transfers]:
         if group.role == "halo":
             yield from self._halo(group)
+        elif group.role == "whole" and group.loaded.any():
+            yield from self._filled(group)
         elif group.role == "own":
             slot = np.flatnonzero(group.loaded & (group.first_step != SETUP_STEP))
             needed = self.needed_at(group)[slot]
@@ -176,6 +178,25 @@ class Traffic:
                 size_bytes=group.size_bytes[slot],
                 calls=np.ones_like(slot),
                 parts=np.ones_like(slot),
+            )
+
+    def _filled(self, group: SlotGroup) -> Iterator[Transfers]:
+        """The blocks of a field that phases want whole."""
+        workload, blocks = self._workload, np.arange(self._workload.blocks.count)
+        for slot in np.flatnonzero(group.first_step != SETUP_STEP).tolist():
+            phase = workload.phases[int(group.last_step[slot]) // len(blocks)]
+            first, ones = np.full_like(blocks, workload.first_step(phase)), np.ones_like(blocks)
+            yield Transfers(
+                part=group.field,
+                direction="read",
+                slot=slot * ones,
+                channel=self._channels(group.field, blocks, "read"),
+                step=first,
+                begin=workload.steps_of_loads(phase, self._lookahead),
+                end=first,
+                size_bytes=workload.fields[group.field].sizes,
+                calls=ones,
+                parts=ones,
             )
 
     def _list_writes(self, group: SlotGroup) -> Iterator[Transfers]:

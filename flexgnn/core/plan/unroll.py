@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from flexgnn.core.graph.store import GraphInfo
@@ -16,8 +16,11 @@ from flexgnn.core.plan.names import (
     partial_gradient_name,
     prefixed,
     published_name,
+    pulled_gradient_name,
+    slice_name,
     ties_name,
 )
+from flexgnn.core.plan.slices import columns_of, sliced_aggregations, sliced_names
 from flexgnn.core.plan.topology import Direction, HaloCounts
 from flexgnn.core.plan.work import Work
 from flexgnn.core.plan.workload import Field, Phase, PhaseKind, Pull, Source, Workload
@@ -51,6 +54,20 @@ class PhaseCost:
 CostOf = Callable[[PhaseKind, int], PhaseCost]
 
 
+@dataclass(frozen=True)
+class SlicedPull:
+    """An aggregation, or its gradient, that is made slice by slice."""
+
+    aggregation: Aggregation
+    source: str
+    """The field that is pulled from, whose slices are fields."""
+    output: str
+    """Likewise, that is pulled into."""
+    vectors: tuple[str, ...]
+    """Read at the block's own rows."""
+    direction: Direction
+
+
 class Unroller:
     """Builds the :class:`Workload` of one program over one grouping of blocks."""
 
@@ -63,12 +80,16 @@ class Unroller:
         localities: dict[Direction, Locality],
         cost_of: CostOf,
         recomputed: frozenset[str],
+        column_slices: int,
     ) -> None:
         self._program, self._info, self._blocks, self._halos = program, info, blocks, halos
         self._localities, self._cost_of, self._recomputed = localities, cost_of, recomputed
         self._fields: dict[str, Field] = {}
         self._phases: list[Phase] = []
         self._published: dict[str, Pull] = {}
+        self._num_slices = column_slices
+        self._sliced = sliced_aggregations(program, column_slices)
+        self._slices: dict[str, tuple[str, ...]] = dict.fromkeys(sliced_names(self._sliced), ())
         self._block_rows = tuple(blocks.rows(b) for b in range(blocks.count))
         self._add_constants()
 
@@ -92,6 +113,7 @@ class Unroller:
             fields=self._fields,
             phases=tuple(self._phases),
             published=self._published,
+            slices={name: slices for name, slices in self._slices.items() if slices},
         )
 
     # Fields
@@ -99,10 +121,24 @@ class Unroller:
     def _add(
         self, name: str, width: int | None, source: Source = Source.STEP, dtype: str = "float32", **more: str
     ) -> str:
+        if name in self._slices:
+            assert width is not None
+            self._slices[name] = tuple(
+                self._add_field(slice_name(name, columns), len(columns), source, dtype)
+                for columns in columns_of(width, self._num_slices)
+            )
+            return name
+        return self._add_field(name, width, source, dtype, **more)
+
+    def _add_field(self, name: str, width: int | None, source: Source, dtype: str, **more: str) -> str:
         self._fields.setdefault(
             name, Field(name=name, dtype=dtype, rows=self._block_rows, width=width, source=source, **more)
         )
         return name
+
+    def _in_slices(self, names: Iterable[str]) -> list[str]:
+        """``names``, or those of their slices."""
+        return [part for name in dict.fromkeys(names) for part in self._slices.get(name, (name,))]
 
     def _add_constants(self) -> None:
         info = self._info
@@ -144,17 +180,27 @@ class Unroller:
 
     # Phases
 
+    def _descending(self, column_slice: int | None) -> bool:
+        """A phase begins where the one before ended, so that what was used last is used first.
+
+        But sums over blocks are in the order of visits, and must be the same with and without phases of slices.
+        """
+        if column_slice is not None:
+            return not self._phases[-1].descending
+        return sum(phase.column_slice is None for phase in self._phases) % 2 == 1
+
     def _topology(self, direction: Direction) -> Direction:
         return "in" if self._info.symmetric else direction
 
-    def _pull(self, field: str, aggregation: Aggregation, direction: Direction) -> Pull:
+    def _pull(self, field: str, aggregation: Aggregation, direction: Direction, slice_width: int | None = None) -> Pull:
         pull = Pull(
             field=field,
             direction=direction,
             topology=self._topology(direction),
             weighted=aggregation.adjacency.weighted,
-            width=self._program.widths[aggregation.output],
+            width=self._program.widths[aggregation.output] if slice_width is None else slice_width,
             reduce=aggregation.reduce,
+            in_slices=slice_width is not None,
         )
         self._published[field] = pull
         return pull
@@ -171,16 +217,43 @@ class Unroller:
                 index=len(self._phases),
                 kind=kind,
                 stage=stage,
-                reads=tuple(dict.fromkeys(reads)),
+                reads=tuple(self._in_slices(reads)),
                 pulls=tuple(pulls),
-                writes=tuple(dict.fromkeys(writes)),
+                writes=tuple(self._in_slices(writes)),
                 recomputes=tuple(recomputes),
                 workspace_bytes=sum(cost.workspace_bytes for cost in costs),
-                work=sum((cost.work for cost in costs), self._publishing(kind, stage, writes)),
+                work=sum((cost.work for cost in costs), self._publishing(kind, stage, reads, writes)),
+                descending=self._descending(None),
             )
         )
 
-    def _publishing(self, kind: PhaseKind, stage: int, writes: list[str]) -> Work:
+    def _pull_slices(self, kind: PhaseKind, stage: int, pulls: list[SlicedPull]) -> None:
+        """Phases that pull slice after slice."""
+        for number in range(max((len(self._slices[pull.source]) for pull in pulls), default=0)):
+            now = [pull for pull in pulls if number < len(self._slices[pull.source])]
+            outputs = [self._slices[pull.output][number] for pull in now]
+            self._phases.append(
+                Phase(
+                    index=len(self._phases),
+                    kind=kind,
+                    stage=stage,
+                    reads=tuple(dict.fromkeys(name for pull in now for name in pull.vectors)),
+                    pulls=tuple(
+                        self._pull(
+                            self._slices[pull.source][number], pull.aggregation, pull.direction, self._fields[out].width
+                        )
+                        for pull, out in zip(now, outputs, strict=True)
+                    ),
+                    writes=tuple(outputs),
+                    recomputes=(),
+                    workspace_bytes=0,
+                    work=Work(),
+                    descending=self._descending(number),
+                    column_slice=number,
+                )
+            )
+
+    def _publishing(self, kind: PhaseKind, stage: int, reads: list[str], writes: list[str]) -> Work:
         """What a tile does beside its segment: it copies or scales what it leaves, and adds up gradients."""
         rows = min(self._info.chunk_rows, self._info.num_nodes)
         prefix = EVALUATION if kind == "evaluate" else ""
@@ -188,7 +261,10 @@ class Unroller:
         if kind != "backward":
             aggregations = self._program.aggregations_at(stage)
             pulled = {prefix + a.output for a in aggregations} | {ties_name(a) for a in aggregations}
-        sizes = [2 * rows * self._fields[name].row_bytes for name in dict.fromkeys(writes) if name not in pulled]
+        copied = [name for name in dict.fromkeys(writes) if name not in pulled] + [
+            n for n in reads if n in self._slices
+        ]
+        sizes = [2 * rows * sum(self._fields[part].row_bytes for part in self._in_slices([name])) for name in copied]
         segment = self._program.segments[stage]
         if kind == "backward":
             for value in segment.outputs:
@@ -202,19 +278,29 @@ class Unroller:
     def _producer(self, value: str) -> Segment:
         return next(s for s in self._program.segments if value in s.outputs)
 
-    def _aggregate(self, stage: int, prefix: str, *, keep: bool) -> tuple[list[str], list[Pull], list[str]]:
-        """Vectors read, pulls made and fields written by the aggregations of ``stage``; ``keep``: backward follows."""
-        program = self._program
-        reads, pulls, writes = [], [], []
+    def _aggregate(self, stage: int, kind: PhaseKind) -> tuple[list[str], list[Pull], list[str]]:
+        """Fields read, pulls made and fields written by the aggregations of ``stage``.
+
+        Those in slices have phases of their own, before.
+        """
+        program, prefix = self._program, EVALUATION if kind == "evaluate" else ""
+        reads, pulls, writes, sliced = list[str](), list[Pull](), list[str](), list[SlicedPull]()
         for aggregation in program.aggregations_at(stage):
-            names = vector_names(aggregation.adjacency)
             width = program.widths[aggregation.output]
-            reads += [name for name in (names.row, names.loops) if name is not None]
             source = prefixed(published_name(aggregation.input, aggregation), prefix)
+            output = self._add(prefix + aggregation.output, width)
+            names = vector_names(aggregation.adjacency)
+            vectors = tuple(name for name in (names.row, names.loops) if name is not None)
+            if aggregation in self._sliced:
+                sliced.append(SlicedPull(aggregation, source, output, vectors, "in"))
+                reads.append(output)
+                continue
+            reads += vectors
             pulls.append(self._pull(source, aggregation, "in"))
-            writes.append(self._add(prefix + aggregation.output, width))
-            if keep and aggregation.reduce == "max" and aggregation.input in program.needs_grad:
+            writes.append(output)
+            if kind != "evaluate" and aggregation.reduce == "max" and aggregation.input in program.needs_grad:
                 writes.append(self._add(ties_name(aggregation), width))
+        self._pull_slices("evaluate" if prefix else "forward", stage, sliced)
         return reads, pulls, writes
 
     def _carried(self, stage: int) -> list[str]:
@@ -225,7 +311,7 @@ class Unroller:
     def _forward(self, stage: int, kind: PhaseKind, *, keep: bool) -> None:
         """One forward phase; ``keep`` holds on to what backward will read."""
         program, prefix = self._program, "" if keep else EVALUATION
-        reads, pulls, writes = self._aggregate(stage, prefix, keep=keep)
+        reads, pulls, writes = self._aggregate(stage, kind)
         reads += [prefixed(value, prefix) for value in self._carried(stage)]
         for value in program.segments[stage].outputs:
             if local_consumers(program, value, stage):
@@ -264,7 +350,7 @@ class Unroller:
 
     def _loss(self, stage: int) -> None:
         """The last stage: forward, loss and backward of each block in one step."""
-        reads, pulls, writes = self._aggregate(stage, "", keep=True)
+        reads, pulls, writes = self._aggregate(stage, "loss")
         reads += [*self._carried(stage), LABELS, SPLIT]
         writes += self._gradient_writes(self._program.segments[stage], reads)
         self._append("loss", stage, reads, pulls, writes)
@@ -272,14 +358,21 @@ class Unroller:
     def _backward(self, stage: int) -> None:
         program = self._program
         segment = program.segments[stage]
-        reads, pulls = list(segment.inputs), []
+        reads, pulls, sliced = list(segment.inputs), list[Pull](), list[SlicedPull]()
         for value in segment.outputs:
             if value not in program.needs_grad:
                 continue
             for aggregation in consumers(program, value):
                 names = vector_names(aggregation.adjacency).transposed
-                reads += [name for name in (names.row, names.loops) if name is not None]
-                pulls.append(self._pull(gradient_name(aggregation), aggregation, "out"))
+                vectors = tuple(name for name in (names.row, names.loops) if name is not None)
+                source = gradient_name(aggregation)
+                if aggregation in self._sliced:
+                    output = self._add(pulled_gradient_name(aggregation), program.widths[aggregation.output])
+                    sliced.append(SlicedPull(aggregation, source, output, vectors, "out"))
+                    reads.append(output)
+                    continue
+                reads += vectors
+                pulls.append(self._pull(source, aggregation, "out"))
                 # Which inputs reached the maximum is seen by comparing them with it.
                 reads += [value] if aggregation.reduce == "max" else []
             reads += [partial_gradient_name(value, s.stage) for s in local_consumers(program, value, stage)]
@@ -287,4 +380,5 @@ class Unroller:
             ties_name(a) for a in program.aggregations_at(stage) if a.reduce == "max" and a.input in program.needs_grad
         ]
         writes = self._gradient_writes(segment, reads)
+        self._pull_slices("backward", stage, sliced)
         self._append("backward", stage, reads, pulls, writes)

@@ -83,6 +83,8 @@ class Pull:
     width: int
     """Columns of what is pulled into."""
     reduce: Reduce
+    in_slices: bool = False
+    """Whether ``field`` is a slice of columns of a field, and this all that its phase does (see ``slices.py``)."""
     whole_blocks: bool = False
     """Whether halos are whole blocks (see ``whole_blocks.py``), else of the rows that are needed."""
 
@@ -105,18 +107,14 @@ class Phase:
     """Memory of a step beside fields: activations and gradients of the tiles in work."""
     work: Work
     """Of a full tile, aggregations excepted."""
+    descending: bool
+    """Whether blocks are visited from the last to the first."""
+    column_slice: int | None = None
+    """Of a phase that does nothing but pull: which slice of the fields that its stage pulls from (``slices.py``)."""
 
     @property
     def training(self) -> bool:
         return self.kind != "evaluate"
-
-    @property
-    def descending(self) -> bool:
-        """Whether blocks are visited from the last to the first.
-
-        Every other phase begins where the one before ended, so that what was used last is used first.
-        """
-        return self.index % 2 == 1
 
     @property
     def pulled(self) -> dict[str, Pull]:
@@ -147,6 +145,8 @@ class Workload:
     phases: tuple[Phase, ...]
     published: dict[str, Pull]
     """Fields that other blocks pull from, and how."""
+    slices: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By field that comes in slices of columns: the fields of these."""
     block_halos: dict[Direction, HaloCounts] = field(default_factory=dict)
     """By stored adjacency, for pulls of whole blocks."""
 
@@ -198,6 +198,16 @@ class Workload:
     def first_evaluation_step(self) -> int:
         """Where training ends."""
         return self.blocks.count * sum(phase.training for phase in self.phases)
+
+    def steps_of_loads(self, phase: Phase, lookahead: int) -> Array:
+        """int64: at whose start the rows of each block are asked for, of fields that ``phase`` wants whole.
+
+        With a lookahead, each after the step of the phase before that visits the block, and may write it.
+        """
+        before = self.phases[phase.index - 1]
+        if lookahead == 0 or phase.index == 0 or before.training != phase.training:
+            return np.full(self.blocks.count, self.first_step(phase))
+        return self.steps_of(before) + 1
 
     def last_step(self, phase: Phase) -> int:
         return self.first_step(phase) + self.blocks.count - 1

@@ -103,6 +103,8 @@ class StepFinished:
     step: int
     phase: str
     stage: int
+    column_slice: int | None
+    """Of a phase that pulls one slice of columns and does nothing else."""
     block: int
     wait_seconds: float
     """Until loads had arrived and earlier writes had ended."""

@@ -72,7 +72,7 @@ class Executor:
         self._clock_start = time.perf_counter()
         self.memory = Memory(plan, backend)
         self.movement = Movement(plan, store, storage, self.memory, listener, self._clock_start)
-        self._runner = TileRunner(plan.workload.program, num_training)
+        self._runner = TileRunner(plan.workload, num_training)
         self._threads = threads
         self._pool = tile_pool(threads)
 
@@ -110,6 +110,7 @@ class Executor:
                 start = time.perf_counter()
                 for index in opening[step.index]:
                     self.movement.begin(index, step)
+                self.movement.fill(step)
                 self._run(step, epoch, seed, totals, sink, start)
                 for index in closing[step.index]:
                     self.memory.close(index)
@@ -122,7 +123,7 @@ class Executor:
         data = self._data(step)
         start = time.perf_counter()
         data = self._pull_all_but_last(data, step)
-        if not self._workload.program.fused:
+        if not self._workload.program.fused and phase.column_slice is None:
             data = self._pull_last(data, block)
         first_row = self._workload.blocks.start(block)
 
@@ -146,6 +147,7 @@ class Executor:
                 step=step.index,
                 phase=phase.kind,
                 stage=phase.stage,
+                column_slice=phase.column_slice,
                 block=block,
                 wait_seconds=start - opened,
                 start_seconds=start - self._clock_start,
@@ -162,6 +164,7 @@ class Executor:
         return StepData(
             phase=phase,
             rows={name: self.memory.rows(name, block) for name in names},
+            slices=self._workload.slices,
             neighbors={name: self._neighbors(pull, block) for name, pull in pulls.items()},
             partial={
                 name: self.memory.exchanged("partial", name, block)

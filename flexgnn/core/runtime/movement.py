@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.placement import pack_part
 from flexgnn.core.plan.plan import Plan
-from flexgnn.core.plan.slots import Slot
+from flexgnn.core.plan.slots import SETUP_STEP, Slot
 from flexgnn.core.plan.topology import HaloPass
 from flexgnn.core.plan.traffic import STORE
 from flexgnn.core.plan.workload import Pull, Source, Step
@@ -42,6 +42,7 @@ class Movement:
         self._halos: dict[tuple[str, int], HaloStream] = {}
         self._writes: dict[str, Future[None]] = {}
         self._producers = plan.workload.producers()
+        self._fills = self._list_fills()
 
     @property
     def moved_bytes(self) -> dict[str, int]:
@@ -65,8 +66,26 @@ class Movement:
         array = self._memory.open(index)
         if slot.role == "halo":
             self._begin_halo(slot, array, now)
-        elif slot.loaded:
+        elif slot.loaded and slot.role == "own":
             self._memory.expect(index, self._read_own(slot.field, slot.block, array))
+
+    def fill(self, now: Step) -> None:
+        """Start the loads that are due at the start of step ``now``, of the blocks of fields that are wanted whole."""
+        for index, block in self._fills.get(now.index, ()):
+            name, blocks = self._plan.slots[index].field, self._workload.blocks
+            rows = self._memory.array(index)[blocks.start(block) : blocks.stop(block)]
+            self._memory.expect(index, self._read_own(name, block, rows))
+
+    def _list_fills(self) -> dict[int, list[tuple[int, int]]]:
+        """By step: slots of whole fields, and the blocks of them to ask for."""
+        workload, fills = self._workload, dict[int, list[tuple[int, int]]]()
+        for index, slot in enumerate(self._plan.slots):
+            if slot.role == "whole" and slot.loaded and slot.first_step != SETUP_STEP:
+                phase = workload.steps[slot.last_step].phase
+                steps = workload.steps_of_loads(phase, self._plan.decisions.lookahead)
+                for block, step in enumerate(steps.tolist()):
+                    fills.setdefault(step, []).append((index, block))
+        return fills
 
     def halo_passes(self, pull: Pull, block: int) -> Iterator[tuple[HaloPass, Array]]:
         """The halo of ``block`` for ``pull``, part by part."""

@@ -7,8 +7,8 @@ from collections import defaultdict
 
 from flexgnn.core.runtime.events import Event, StepFinished
 
-PhaseKey = tuple[str, int]
-"""Kind and stage."""
+PhaseKey = tuple[str, int, int | None]
+"""Kind, stage, and slice of columns."""
 
 
 class PhaseTimes:
@@ -22,9 +22,8 @@ class PhaseTimes:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepFinished):
-            self.step(
-                (event.phase, event.stage), event.epoch, event.start_seconds, event.end_seconds, event.wait_seconds
-            )
+            phase = event.phase, event.stage, event.column_slice
+            self.step(phase, event.epoch, event.start_seconds, event.end_seconds, event.wait_seconds)
 
     def step(self, phase: PhaseKey, epoch: int, start_seconds: float, end_seconds: float, wait_seconds: float) -> None:
         """Take note of a step."""

@@ -6,7 +6,7 @@ be in work at once; what they sum into (loss, parameter gradients) they return, 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,15 +21,16 @@ from flexgnn.core.plan.names import (
     partial_gradient_name,
     prefixed,
     published_name,
+    pulled_gradient_name,
     ties_name,
 )
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
 from flexgnn.core.plan.unroll import consumers, local_consumers
-from flexgnn.core.plan.workload import Phase
+from flexgnn.core.plan.workload import Phase, Workload
 from flexgnn.core.program.adjacency import AdjacencyVectors, vector_names
 from flexgnn.core.program.kernels import NO_VECTOR, pull_max, pull_max_gradient, pull_sum
 from flexgnn.core.program.loss import count_correct, tile_loss
-from flexgnn.core.program.program import Aggregation, Program, RowContext, Segment
+from flexgnn.core.program.program import Aggregation, RowContext, Segment
 from flexgnn.core.program.segments import NamedTensors, run_backward, run_forward
 from flexgnn.core.tier import Array
 
@@ -61,6 +62,8 @@ class StepData:
     """Fields at the block's rows (B x D, or B), read or written."""
     neighbors: dict[str, Neighbors]
     """By pulled field: of the pass that is under way."""
+    slices: Mapping[str, Sequence[str]]
+    """By field that comes in slices of columns: the fields of these."""
     partial: dict[str, Array]
     """Sums (B x D) of pulls in several passes, by pulled field, where they are not a field of their own."""
     pulled: bool = False
@@ -80,10 +83,10 @@ class TileResult:
 
 
 class TileRunner:
-    """Runs tiles of one program."""
+    """Runs tiles of one workload."""
 
-    def __init__(self, program: Program, num_training: int) -> None:
-        self._program, self._num_training = program, num_training
+    def __init__(self, workload: Workload, num_training: int) -> None:
+        self._program, self._slices, self._num_training = workload.program, workload.slices, num_training
 
     def advance(self, data: StepData, field: str, tile: tuple[int, int]) -> None:
         """One pass of the pulls from ``field`` on one tile, by itself."""
@@ -99,6 +102,9 @@ class TileRunner:
     def run(self, data: StepData, tile: tuple[int, int], rows: RowContext) -> TileResult:
         """One tile (rows of the block, from and to) of a step, with the last pass of its pulls if that is to come."""
         view = _TileView(data, tile)
+        if view.phase.column_slice is not None:
+            self._pull_slice(view, view.phase.column_slice)
+            return TileResult()
         if view.phase.kind == "loss":
             return self._loss(view, rows)
         if view.phase.kind == "backward":
@@ -110,6 +116,34 @@ class TileRunner:
 
     def _values(self, view: _TileView, segment: Segment) -> NamedTensors:
         return {name: aligned_rows(view.tensor(prefixed(name, view.prefix))) for name in segment.inputs}
+
+    # Slices of columns
+
+    def _pull_slice(self, view: _TileView, number: int) -> None:
+        """Slice ``number`` of all that the phase pulls."""
+        if view.phase.kind == "backward":
+            for value in self._segment(view).outputs:
+                for aggregation in consumers(self._program, value):
+                    vectors, output = vector_names(aggregation.adjacency).transposed, pulled_gradient_name(aggregation)
+                    self._pull_slice_of(view, number, aggregation, gradient_name(aggregation), output, vectors)
+            return
+        for aggregation in self._program.aggregations_at(view.phase.stage):
+            source = prefixed(published_name(aggregation.input, aggregation), view.prefix)
+            output, vectors = view.prefix + aggregation.output, vector_names(aggregation.adjacency)
+            self._pull_slice_of(view, number, aggregation, source, output, vectors)
+
+    def _pull_slice_of(
+        self,
+        view: _TileView,
+        number: int,
+        aggregation: Aggregation,
+        source: str,
+        output: str,
+        vectors: AdjacencyVectors,
+    ) -> None:
+        if output in self._slices and number < len(self._slices[output]):
+            out = view.rows(self._slices[output][number])
+            view.pull_sum(self._slices[source][number], vectors, out, weighted=aggregation.adjacency.weighted)
 
     # Forward
 
@@ -135,12 +169,11 @@ class TileRunner:
             return TileResult(logits=logits, correct=self._correct(view, logits) if program.labelled else (0, 0, 0))
         for value, tensor in outputs.items():
             if view.has(prefix + value):
-                view.tensor(prefix + value).copy_(tensor)
+                view.write(prefix + value, tensor)
             for aggregation in consumers(program, value):
                 neighbor = vector_names(aggregation.adjacency).neighbor
                 if neighbor is not None:
-                    scaled = view.tensor(prefix + published_name(value, aggregation))
-                    torch.mul(tensor, view.tensor(neighbor)[:, None], out=scaled)
+                    view.write(prefix + published_name(value, aggregation), tensor, scale=neighbor)
         return TileResult()
 
     def _correct(self, view: _TileView, logits: Tensor) -> tuple[int, int, int]:
@@ -208,6 +241,8 @@ class TileRunner:
     def _pulled_gradient(self, view: _TileView, aggregation: Aggregation, output: Tensor) -> Tensor:
         """The gradient that reaches a value through an aggregation of it: the last pass, and the sum."""
         name = gradient_name(aggregation)
+        if name in self._slices:
+            return view.tensor(pulled_gradient_name(aggregation))
         sums = view.partial(name) if name in view.data.partial else torch.empty(output.shape).numpy()
         if name in view.awaited:
             self._pull_gradient(view, aggregation, sums)
@@ -232,16 +267,13 @@ class TileRunner:
                 self._publish_gradient(view, aggregated[name], gradient)
 
     def _publish_gradient(self, view: _TileView, aggregation: Aggregation, gradient: Tensor) -> None:
-        out = view.tensor(gradient_name(aggregation))
-        row = vector_names(aggregation.adjacency).row
+        name = gradient_name(aggregation)
         if aggregation.reduce == "max":
-            width = gradient.shape[1]
+            out, width = view.tensor(name), gradient.shape[1]
             torch.div(gradient, view.tensor(ties_name(aggregation)).clamp(min=1), out=out[:, :width])
             out[:, width:] = view.tensor(aggregation.output)
-        elif row is None:
-            out.copy_(gradient)
         else:
-            torch.mul(gradient, view.tensor(row)[:, None], out=out)
+            view.write(name, gradient, scale=vector_names(aggregation.adjacency).row)
 
 
 class _TileView:
@@ -258,14 +290,31 @@ class _TileView:
         return () if self.data.pulled else self.data.neighbors
 
     def has(self, name: str) -> bool:
-        return name in self.data.rows
+        return all(part in self.data.rows for part in self._parts(name))
+
+    def _parts(self, name: str) -> Sequence[str]:
+        return self.data.slices.get(name, (name,))
 
     def rows(self, name: str) -> Array:
         array: Array = self.data.rows[name][self.first : self._stop]
         return array
 
     def tensor(self, name: str) -> Tensor:
-        return torch.from_numpy(self.rows(name))
+        """A view, or a copy of what comes in slices."""
+        parts = [torch.from_numpy(self.rows(part)) for part in self._parts(name)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def write(self, name: str, values: Tensor, scale: str | None = None) -> None:
+        """Fill the rows of a field (T x D), with each row of ``values`` times its element of the vector ``scale``."""
+        first = 0
+        for part in self._parts(name):
+            out = torch.from_numpy(self.rows(part))
+            columns = values[:, first : first + out.shape[1]]
+            if scale is None:
+                out.copy_(columns)
+            else:
+                torch.mul(columns, self.tensor(scale)[:, None], out=out)
+            first += out.shape[1]
 
     def partial(self, name: str) -> Array:
         array: Array = self.data.partial[name][self.first : self._stop]
