@@ -10,7 +10,7 @@ has neither hubs nor halo. The block's adjacency is ``indptr`` (B + 1, absolute 
 A halo may be too large to be at hand at once. Then it comes in passes, in ascending order: ``halo`` holds the rows
 ``halo_start : halo_stop`` of it. Each row goes on where ``cursor`` (B, edges done) says, stops at its first edge to a
 later halo row, and leaves that in ``next_cursor``. As edges are sorted, the order of summation is that of a single
-pass, and so are the bits. Kernels run without the GIL, so that threads can work on different tiles.
+pass, and so are the bits. Rows are asked for some edges before they are needed (``prefetch.py``). Kernels run without the GIL, so that threads can work on different tiles.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from flexgnn.core.program.prefetch import LINE_FLOATS, prefetch
 from flexgnn.core.tier import Array
 
 NO_VECTOR = np.empty(0, dtype=np.float32)
@@ -26,7 +27,23 @@ NO_VECTOR = np.empty(0, dtype=np.float32)
 NO_CURSOR = np.empty(0, dtype=np.int64)
 """Stands for the cursors of a single pass."""
 
+_AHEAD_EDGES, _AHEAD_LINES = 8, 64
+"""How far ahead rows are asked for: so many edges, or as many as make so many cache lines if these are more."""
+
 _compile = numba.njit(nogil=True, cache=True, fastmath={"contract"}, boundscheck=False)
+
+
+@_compile
+def _ahead(width: int) -> int:
+    """Edges from the one at which a row of ``width`` is asked for to the one that needs it."""
+    return max(_AHEAD_EDGES, _AHEAD_LINES * LINE_FLOATS // max(width, 1))
+
+
+@_compile
+def _ask_for(rows: Array, row: int) -> None:
+    """Ask for a row."""
+    for c in range(0, rows.shape[1], LINE_FLOATS):
+        prefetch(rows, row, c)
 
 
 @_compile
@@ -58,6 +75,8 @@ def pull_sum(
     num_local = local.shape[0]
     num_resident = num_local + hubs.shape[0]
     base = indptr[0]
+    ahead = _ahead(width)
+    last = indices.shape[0] - ahead
     has_weights = weights.shape[0] > 0
     has_loops = loops.shape[0] > 0
     for t in range(rows):
@@ -71,6 +90,14 @@ def pull_sum(
             e = cursor[r]
         end = indptr[r + 1] - base
         while e < end:
+            if e < last:
+                p = indices[e + ahead]
+                if p < num_local:
+                    _ask_for(local, p)
+                elif p < num_resident:
+                    _ask_for(hubs, p - num_local)
+                elif p < num_resident + halo_stop:
+                    _ask_for(halo, p - num_resident - halo_start)
             j = indices[e]
             weight = weights[e] if has_weights else np.float32(1)
             if j < num_local:
@@ -122,6 +149,8 @@ def pull_max(
     num_local = local.shape[0]
     num_resident = num_local + hubs.shape[0]
     base = indptr[0]
+    ahead = _ahead(width)
+    last = indices.shape[0] - ahead
     for t in range(rows):
         e, end = indptr[first + t] - base, indptr[first + t + 1] - base
         if halo_start == 0:
@@ -131,6 +160,14 @@ def pull_max(
         else:
             e = cursor[first + t]
         while e < end:
+            if e < last:
+                p = indices[e + ahead]
+                if p < num_local:
+                    _ask_for(local, p)
+                elif p < num_resident:
+                    _ask_for(hubs, p - num_local)
+                elif p < num_resident + halo_stop:
+                    _ask_for(halo, p - num_resident - halo_start)
             j = indices[e]
             if j >= num_resident + halo_stop:
                 break
@@ -177,6 +214,8 @@ def pull_max_gradient(
     num_local = local.shape[0]
     num_resident = num_local + hubs.shape[0]
     base = indptr[0]
+    ahead = _ahead(width)
+    last = indices.shape[0] - ahead
     for t in range(rows):
         e, end = indptr[first + t] - base, indptr[first + t + 1] - base
         if halo_start == 0:
@@ -185,6 +224,14 @@ def pull_max_gradient(
         else:
             e = cursor[first + t]
         while e < end:
+            if e < last:
+                p = indices[e + ahead]
+                if p < num_local:
+                    _ask_for(local, p)
+                elif p < num_resident:
+                    _ask_for(hubs, p - num_local)
+                elif p < num_resident + halo_stop:
+                    _ask_for(halo, p - num_resident - halo_start)
             i = indices[e]
             if i >= num_resident + halo_stop:
                 break
