@@ -2,7 +2,8 @@
 
 A file is an encapsulated Arrow tensor message (continuation mark, size of the metadata, metadata, body; see
 "Encapsulated message format" in the Arrow columnar specification) and, behind it, one line of JSON with what
-Arrow's tensors can't hold: the key and the numpy dtype. Any Arrow library reads the tensor.
+Arrow's tensors can't hold: the key and the numpy dtype. What follows that line has no meaning. Any Arrow library reads
+the tensor.
 
 Bodies are read with ``preadv`` straight into the caller's buffer. A memory map costs a page fault every few
 pages (half the speed or less from a cold disk), counts as memory of the process while it is read, and turns a
@@ -25,7 +26,6 @@ from flexgnn.core.directory_backend import DirectoryBackend, read_at
 from flexgnn.core.hookspecs import hookimpl
 from flexgnn.core.tier import TierBackend
 
-
 @dataclass(frozen=True)
 class _ArrowBlob(Blob):
     """A blob, and where in its file the body starts."""
@@ -43,13 +43,12 @@ class ArrowBackend(DirectoryBackend):
 
     def write_file(self, path: Path, key: str, array: Array) -> Blob:
         head = _message_head(_as_tensor(array))
-        trailer = json.dumps({"key": key, "dtype": array.dtype.str}).encode()
+        trailer = json.dumps({"key": key, "dtype": array.dtype.str}).encode() + b"\n"
         # Arrow's own files begin by cutting what is there to nothing, or copy everything on its way through Python.
         descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
         with open(descriptor, "wb") as file:
             for part in (head, flat_bytes(array), trailer):
                 file.write(part)
-            file.truncate()
         return _ArrowBlob(array.dtype, array.shape, len(head))
 
     def read_file(self, path: Path, blob: Blob, start: int, out: Array) -> None:
@@ -64,8 +63,12 @@ class ArrowBackend(DirectoryBackend):
             shape, stored_bytes = tuple(tensor.shape), tensor.size * tensor.type.bit_width // 8
             file.seek(4)
             offset = 8 + int.from_bytes(file.read(4), "little")
-            file.seek(offset + stored_bytes)
-            trailer = json.loads(file.read())
+        with open(path, "rb") as raw:
+            raw.seek(offset + stored_bytes)
+            line = raw.readline()
+        if not line.endswith(b"\n"):
+            raise self.damaged(path)
+        trailer = json.loads(line)
         dtype = np.dtype(trailer["dtype"])
         blob = _ArrowBlob(dtype, shape if dtype == tensor.type.to_pandas_dtype() else shape[:-1], offset)
         if blob.size_bytes != stored_bytes:

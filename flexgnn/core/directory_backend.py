@@ -88,7 +88,7 @@ class DirectoryBackend(TierBackend):
         with self._failures("write", path):
             try:
                 if self.writes_over:
-                    self._spares.reuse(unfinished)
+                    self._spares.reuse(unfinished, array.nbytes)
                 blob = self.write_file(unfinished, key, array)
                 if self.writes_over:
                     self._spares.retire(path)

@@ -2,7 +2,8 @@
 
 A file that is written anew costs the system memory for its pages and blocks on the disk, and giving back those of the
 file that it replaces; on Linux, that is most of the time of a buffered write. A run replaces every blob in every epoch,
-so the file that a blob leaves is the next one's. Readers that may still have it open are waited for.
+so the file that a blob leaves becomes another's, of about its size: what that is longer costs as much as a new one.
+Readers that may still have it open are waited for.
 """
 
 from __future__ import annotations
@@ -11,12 +12,22 @@ import contextlib
 import itertools
 import os
 import threading
-from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-_MOST = 2
-"""Spare files at a time: a run writes to a tier with one thread."""
+_MOST = 16
+"""Spare files at a time, to choose the size from."""
+_RATIO = 1.5
+"""Times its new content that a file may be long, or the other way round. It is not cut: cutting a file that is being
+written out waits for the disk."""
+
+
+@dataclass(frozen=True)
+class _Spare:
+    retired: int
+    path: Path
+    size_bytes: int
 
 
 class SpareFiles:
@@ -28,7 +39,7 @@ class SpareFiles:
         self._lock = threading.Lock()
         self._clock = itertools.count()
         self._readers: set[int] = set()
-        self._spares: deque[tuple[int, Path]] = deque()
+        self._spares: list[_Spare] = []
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -46,24 +57,31 @@ class SpareFiles:
         """Keep the file at ``path``, if there is one, under another name: it is about to be replaced."""
         with self._lock:
             now = next(self._clock)
-            if len(self._spares) >= _MOST:
-                return
             spare = self._directory / f"{self._prefix}{os.getpid()}-{now}"
             # No file yet, or a file system without hard links.
             with contextlib.suppress(OSError):
                 os.link(path, spare)
-                self._spares.append((now, spare))
+                self._spares.append(_Spare(now, spare, os.stat(spare).st_size))
+            if len(self._spares) > _MOST:
+                self._spares.pop(0).path.unlink(missing_ok=True)
 
-    def reuse(self, path: Path) -> None:
-        """Move a spare file to ``path``, if there is one that no one reads any more."""
+    def reuse(self, path: Path, size_bytes: int) -> None:
+        """Move a spare file to ``path``, if there is one of about the size that no one reads any more."""
         with self._lock:
-            if self._spares and all(reader > self._spares[0][0] for reader in self._readers):
-                _, spare = self._spares.popleft()
+            fitting = [
+                spare
+                for spare in self._spares
+                if size_bytes / _RATIO <= spare.size_bytes <= size_bytes * _RATIO
+                and all(reader > spare.retired for reader in self._readers)
+            ]
+            if fitting:
+                chosen = min(fitting, key=lambda spare: abs(spare.size_bytes - size_bytes))
+                self._spares.remove(chosen)
                 with contextlib.suppress(OSError):
-                    os.rename(spare, path)
+                    os.rename(chosen.path, path)
 
     def remove(self) -> None:
         """Give back their room."""
         with self._lock:
             while self._spares:
-                self._spares.popleft()[1].unlink(missing_ok=True)
+                self._spares.pop().path.unlink(missing_ok=True)

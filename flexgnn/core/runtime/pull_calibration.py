@@ -16,7 +16,7 @@ from flexgnn.core.runtime.bench import TILE_ROWS, Bench, Sample
 from flexgnn.core.tier import Array
 
 _PULL_WIDTHS = (16, 32, 64, 128, 256)
-_PULL_BYTES = (NEAR_BYTES, 2**20, 2**22, 2**24, 2**27)
+_PULL_BYTES = (NEAR_BYTES, 2**20, 2**22, 2**24, 2**25, 2**26, 2**27)
 _DEGREE = 16
 
 NO_VECTORS = (NO_VECTOR, NO_VECTOR, NO_VECTOR)
