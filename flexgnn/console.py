@@ -11,7 +11,7 @@ from rich.table import Table
 
 from flexgnn.core.graph.store import GraphInfo
 from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, PhaseSeconds
-from flexgnn.core.plan.decisions import BY_HALOS
+from flexgnn.core.plan.decisions import BY_HALOS, WHOLE_FOR_A_PHASE
 from flexgnn.core.plan.placement import stored_parts, tensor_class
 from flexgnn.core.plan.plan import Plan, describe, describe_phase
 from flexgnn.core.plan.profile import MachineProfile, TierProfile
@@ -232,7 +232,7 @@ def placements(plan: Plan) -> dict[str, str]:
         access = plan.decisions.access.get(name)
         reloaded = {slot.block for slot in slots if slot.role == "own" and slot.loaded and slot.first_step >= 0}
         blocks = plan.num_blocks
-        if access == "loaded":
+        if access in WHOLE_FOR_A_PHASE:
             places[name] = f"spilled, whole in {plan.compute_tier} when pulled"
         elif access in ("resident", "held"):
             places[name] = f"whole in {plan.compute_tier}" + (", spilled when last pulled" if reloaded else "")

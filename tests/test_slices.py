@@ -37,13 +37,13 @@ class Slicing(Planner):
         self._lookahead, self._recompute = lookahead, recompute
 
     def decide(self, problem: PlanningProblem) -> Decisions:
-        blocks, way = problem.blocks(1), Way("loaded", 0, self._slices)
+        blocks, way = problem.blocks(1), Way("ahead", 0, self._slices)
         recomputed = frozenset(problem.recomputable() if self._recompute else ())
         workload = workload_of(problem, blocks, recomputed, way)
         decisions = spilling(workload, self._lookahead, recomputed, way)
         turns = cycle(self._accesses)
         for name, access in decisions.access.items():
-            if access == "loaded":
+            if access in ("ahead", "resident"):
                 decisions = decisions.with_access(name, next(turns))
         return decisions
 
@@ -59,8 +59,8 @@ def test_slices_change_no_bit(name: str, directed: bool, tmp_path: Path) -> None
     for planner in (
         Slicing(1, "loaded"),
         Slicing(4, "loaded"),
-        Slicing(4, "loaded", lookahead=1, recompute=True),
-        Slicing(2, "held", "loaded", "resident", lookahead=1),
+        Slicing(4, "ahead", lookahead=1, recompute=True),
+        Slicing(2, "held", "loaded", "resident", "ahead", lookahead=1),
     ):
         outcome, trainer = spilling_run(model, store, planner)
         assert_same_bits(outcome, expected)

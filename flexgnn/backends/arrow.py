@@ -26,6 +26,7 @@ from flexgnn.core.directory_backend import DirectoryBackend, read_at
 from flexgnn.core.hookspecs import hookimpl
 from flexgnn.core.tier import TierBackend
 
+
 @dataclass(frozen=True)
 class _ArrowBlob(Blob):
     """A blob, and where in its file the body starts."""

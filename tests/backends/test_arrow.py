@@ -106,7 +106,7 @@ def test_a_damaged_header_never_passes_for_other_data(tmp_path: Path) -> None:
     open_tier(tmp_path).put("a", ROWS)
     file = only_file(tmp_path)
     content = file.read_bytes()
-    for position in range(len(content) - ROWS.nbytes - len('{"key": "a", "dtype": "<f4"}')):
+    for position in range(len(content) - ROWS.nbytes - len('{"key": "a", "dtype": "<f4"}\n')):
         file.write_bytes(content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :])
         try:
             assert_same_bits(read_back(open_tier(tmp_path), "a", ROWS), ROWS)

@@ -27,26 +27,27 @@ def test_a_retired_file_is_used_again_once_no_one_reads_it(tmp_path: Path) -> No
     assert not (tmp_path / "other").exists(), "there is no other"
 
 
-def test_the_file_of_the_nearest_size_is_used_and_rather_a_longer_one(tmp_path: Path) -> None:
+def test_the_file_of_the_nearest_size_is_used_unless_it_is_far(tmp_path: Path) -> None:
     spares = SpareFiles(tmp_path, "spare-")
     for size in (90, 120, 50, 200):
         (tmp_path / "a").write_bytes(bytes(size))
         spares.retire(tmp_path / "a")
         (tmp_path / "a").unlink()
-    for wanted, found in ((100, 120), (100, 200), (100, 90), (10, 50)):
-        spares.reuse(tmp_path / "new", wanted)
-        assert (tmp_path / "new").stat().st_size == found
+    for number, (wanted, found) in enumerate([(100, 90), (100, 120), (100, None), (160, 200), (40, 50)]):
+        new = tmp_path / f"new-{number}"
+        spares.reuse(new, wanted)
+        assert (new.stat().st_size if new.exists() else None) == found
 
 
-def test_there_are_no_more_than_four_and_none_at_last(tmp_path: Path) -> None:
+def test_there_are_no_more_than_sixteen_and_none_at_last(tmp_path: Path) -> None:
     spares = SpareFiles(tmp_path, "spare-")
-    for name in "abcdef":
+    for name in "abcdefghijklmnopqrst":
         (tmp_path / name).write_bytes(b"x")
         spares.retire(tmp_path / name)
     spares.retire(tmp_path / "missing")
-    assert len(list(tmp_path.glob("spare-*"))) == 4
+    assert len(list(tmp_path.glob("spare-*"))) == 16
     spares.remove()
-    assert sorted(path.name for path in tmp_path.iterdir()) == list("abcdef")
+    assert sorted(path.name for path in tmp_path.iterdir()) == list("abcdefghijklmnopqrst")
 
 
 def test_arrow_writes_over_what_was_replaced(tmp_path: Path) -> None:
@@ -59,9 +60,9 @@ def test_arrow_writes_over_what_was_replaced(tmp_path: Path) -> None:
         tier.get("a", out)
         assert np.array_equal(out, array)
         status = os.stat(tier.where("a"))
+        assert array.nbytes < status.st_size < 2 * array.nbytes + 1024
         inodes.add(status.st_ino)
-        assert array.nbytes < status.st_size < 1.25 * array.nbytes + 512
-    assert len(inodes) <= 5, "four take turns"
+    assert len(inodes) < 7, "those of about the same size"
     tier.close()
     assert len(list(tmp_path.iterdir())) == 1
     again = ArrowBackend(TierOptions(location=str(tmp_path)))

@@ -5,20 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Access = Literal["packed", "blocks", "loaded", "resident", "held"]
+Access = Literal["packed", "blocks", "loaded", "ahead", "resident", "held"]
 """How other blocks reach a published field.
 
 ``packed``: each block's rows that others need are written out next to each other, and read back as halos; those of
 hubs stay in the compute tier.
 ``blocks``: each block is written out as it is, and read whole by all that need any of its rows.
-``loaded``: each block is written out as it is; all of the field is read back into the compute tier for the phase that
-pulls from it, and stays there for as long.
+``loaded``: each block is written out as it is; all of the field is read back into the compute tier when a phase begins
+that pulls from it, and stays there for as long.
+``ahead``: likewise, but it is read back during the phase before.
 ``resident``: the field stays whole in the compute tier until it was last pulled.
 ``held``: likewise, until it was last read at all.
 """
 
 BY_HALOS: frozenset[Access] = frozenset({"packed", "blocks"})
 """The kinds of access in which a block reads the rows of others into a halo."""
+
+WHOLE_FOR_A_PHASE: frozenset[Access] = frozenset({"loaded", "ahead"})
+"""The kinds of access in which a field is written out by blocks, and read back as a whole."""
 
 TensorKey = tuple[str, int]
 """A field's part at a block."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from flexgnn.core.errors import BudgetError, PlanError
 from flexgnn.core.plan.cost import PhaseSeconds
-from flexgnn.core.plan.decisions import BY_HALOS, Decisions
+from flexgnn.core.plan.decisions import BY_HALOS, WHOLE_FOR_A_PHASE, Decisions
 from flexgnn.core.plan.packing import pack
 from flexgnn.core.plan.placement import StorageTier, stored_parts
 from flexgnn.core.plan.problem import PlanningProblem
@@ -253,10 +253,10 @@ def _check(workload: Workload, decisions: Decisions, tiers: set[str]) -> None:
         raise PlanError(f"The plan does not say how blocks reach {', '.join(sorted(missing))}.")
     for name, pull in workload.published.items():
         access, source = decisions.access[name], workload.fields[name].source
-        if access == "loaded" and source is not Source.STEP:
+        if access in WHOLE_FOR_A_PHASE and source is not Source.STEP:
             raise PlanError(f"The plan loads {name} whole for each phase, but no step of an epoch writes it.")
         if access in BY_HALOS and pull.in_slices:
-            raise PlanError(f"The plan pulls {name} by halos; slices of columns are loaded, resident or held.")
+            raise PlanError(f"The plan pulls {name} by halos; slices of columns are loaded, ahead, resident or held.")
     if decisions.lookahead not in (0, 1):
         raise PlanError(f"The plan looks ahead by {decisions.lookahead} steps; 0 and 1 are accepted.")
     for part, placed in decisions.placed.items():

@@ -14,7 +14,7 @@ import numpy as np
 from flexgnn.core.errors import BudgetError
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.cost import compute_seconds
-from flexgnn.core.plan.decisions import Access, Decisions
+from flexgnn.core.plan.decisions import WHOLE_FOR_A_PHASE, Access, Decisions
 from flexgnn.core.plan.plan import freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.sketch import Sketch
@@ -115,7 +115,7 @@ def all_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterato
     """Every sketch that fits the budget with no gap filled, of groupings as long as they are worth a look."""
 
     def of(blocks: Blocks) -> Iterator[Sketch]:
-        for base in _bases(problem, blocks, _ways(problem, blocks), recomputations(problem)):
+        for _, base in _bases(problem, blocks, _ways(problem, blocks), recomputations(problem)):
             yield base
             yield from _promoted(base)
 
@@ -130,10 +130,10 @@ def promising_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> I
 
     def of(blocks: Blocks) -> Iterator[Sketch]:
         ways = _ways(problem, blocks)
-        stored = sorted(_bases(problem, blocks, ways, [frozenset()]), key=_greedy_seconds)
-        fastest = [_way(base.decisions) for base in stored[:_PROMOTED]]
-        again = list(_bases(problem, blocks, fastest or ways, recomputations(problem)[1:]))
-        bases = sorted([*stored, *again], key=_greedy_seconds)
+        stored = sorted(_bases(problem, blocks, ways, [frozenset()]), key=lambda found: found[1].greedy_seconds)
+        fastest = [way for way, _ in stored[:_PROMOTED]]
+        again = _bases(problem, blocks, fastest or ways, recomputations(problem)[1:])
+        bases = sorted((base for _, base in [*stored, *again]), key=_greedy_seconds)
         yield from bases
         for base in bases[:_PROMOTED]:
             yield from _promoted(base)
@@ -177,13 +177,7 @@ class Way:
 
     def _of_field(self, workload: Workload, name: str) -> Access:
         stored = workload.fields[name].source is not Source.STEP
-        return "packed" if self.access == "loaded" and stored else self.access
-
-
-def _way(base: Decisions) -> Way:
-    accesses = set(base.access.values())
-    access: Access = "loaded" if "loaded" in accesses else next(iter(accesses), "packed")
-    return Way(access, base.hub_blocks, base.column_slices)
+        return "packed" if self.access in WHOLE_FOR_A_PHASE and stored else self.access
 
 
 def _ways(problem: PlanningProblem, blocks: Blocks) -> list[Way]:
@@ -191,7 +185,8 @@ def _ways(problem: PlanningProblem, blocks: Blocks) -> list[Way]:
         return [Way("held")]
     hubs = [2**power for power in range(1, (blocks.count - 1).bit_length())]
     ways = [Way("packed", hub_blocks) for hub_blocks in (0, *hubs)]
-    ways += [Way("loaded", 0, slices) for slices in useful_slices(problem.program)]
+    for slices in useful_slices(problem.program):
+        ways += [Way("ahead", 0, slices), Way("loaded", 0, slices)]
     return [*ways, Way("blocks")] if blocks.count <= _FEW_BLOCKS else ways
 
 
@@ -201,7 +196,7 @@ def _bases(
     ways: Iterable[Way],
     recomputing: Iterable[frozenset[str]],
     lookaheads: Sequence[int] = (1, 0),
-) -> Iterator[Sketch]:
+) -> Iterator[tuple[Way, Sketch]]:
     """The sketches over one grouping in which no field is whole that need not be; the first lookahead that fits."""
     for recomputed in recomputing:
         for way in ways:
@@ -209,7 +204,7 @@ def _bases(
             for lookahead in lookaheads:
                 sketch = Sketch(problem, workload, spilling(workload, lookahead, recomputed, way))
                 if sketch.feasible:
-                    yield sketch
+                    yield way, sketch
                     break
 
 
@@ -245,11 +240,9 @@ def recomputations(problem: PlanningProblem) -> list[frozenset[str]]:
 def spilling(workload: Workload, lookahead: int, recomputed: frozenset[str], way: Way) -> Decisions:
     """Nothing stays that could leave without making room."""
     access = way.of(workload)
-    if lookahead:
-        # Loading the first slice ahead would take the room that it needs from when it is made.
-        access |= {
-            name: "resident" for name, how in access.items() if how == "loaded" and _made_right_before(workload, name)
-        }
+    # Loading the first slice ahead would take the room that it needs from when it is made.
+    at_once = [name for name, how in access.items() if how == "ahead" and _made_right_before(workload, name)]
+    access |= dict.fromkeys(at_once, "resident")
     return Decisions(
         chunks_per_block=workload.blocks.chunks_per_block,
         lookahead=lookahead,
@@ -287,7 +280,7 @@ def smallest_decisions(problem: PlanningProblem, choices: Sequence[Blocks], plan
     limitless = problem.with_budget(2**62)
     again = recomputations(problem)
     sketches = [
-        sketch for blocks in choices for sketch in _bases(limitless, blocks, _ways(problem, blocks), again, (0,))
+        sketch for blocks in choices for _, sketch in _bases(limitless, blocks, _ways(problem, blocks), again, (0,))
     ]
     needed: list[tuple[int, int, Decisions]] = []
     shortages: list[tuple[int, int, BudgetError]] = []

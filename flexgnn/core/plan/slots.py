@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from flexgnn.core.plan.decisions import BY_HALOS, Decisions
+from flexgnn.core.plan.decisions import BY_HALOS, WHOLE_FOR_A_PHASE, Decisions
 from flexgnn.core.plan.packing import aligned
 from flexgnn.core.plan.workload import Phase, Pull, Source, Workload
 from flexgnn.core.tier import Array
@@ -143,10 +143,10 @@ class SlotBuilder:
 
     def _step_field(self, name: str, producer: Phase, readers: list[Phase]) -> Iterator[SlotGroup]:
         workload, access = self._workload, self._decisions.access.get(name)
-        if access is None or access == "loaded" or access in BY_HALOS:
+        if access is None or access in WHOLE_FOR_A_PHASE | BY_HALOS:
             yield self._own(name, producer, readers)
-            if access == "loaded":
-                yield self._loaded(name)
+            if access in WHOLE_FOR_A_PHASE:
+                yield self._whole_for_phases(name, ahead=access == "ahead")
             return
         last_phase = max([*self._pullers(name), *(readers if access == "held" else [])], key=lambda p: p.index)
         later = [p for p in readers if p.index > last_phase.index]
@@ -155,10 +155,10 @@ class SlotBuilder:
         yield self._single("whole", name, workload.fields[name].total_bytes, stay, spilled=bool(later))
         yield self._loads(name, last_step, later, self._blocks >= 0)
 
-    def _loaded(self, name: str) -> SlotGroup:
+    def _whole_for_phases(self, name: str, *, ahead: bool) -> SlotGroup:
         """All of a field, for each phase that pulls from it."""
         workload, pullers = self._workload, self._pullers(name)
-        first = np.array([workload.steps_of_loads(phase, self._ahead).min() for phase in pullers])
+        first = np.array([workload.steps_of_loads(phase, ahead=ahead).min() for phase in pullers])
         last = np.array([workload.last_step(phase) for phase in pullers])
         size = np.full_like(first, workload.fields[name].total_bytes)
         return _group("whole", name, np.full_like(first, -1), size, (first, last), loaded=True)
@@ -301,7 +301,7 @@ class _Stays:
 def is_always_written(workload: Workload, decisions: Decisions, name: str) -> bool:
     """Whether all of field ``name`` goes to storage as it is, whatever is kept of it."""
     access = decisions.access.get(name)
-    return access == "loaded" or (access == "blocks" and name in workload.published)
+    return access in WHOLE_FOR_A_PHASE or (access == "blocks" and name in workload.published)
 
 
 def _by_field(workload: Workload, decisions: Decisions) -> dict[tuple[str, int], Array]:

@@ -52,6 +52,8 @@ class Transfers:
     """int64: passes of a halo or groups of a pack: of more than two, two at a time have room in the compute tier."""
     gathered: bool = False
     """Whether the step puts the rows next to each other first."""
+    awaited: bool = False
+    """Whether the computation stands still meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,6 +76,7 @@ class Traffic:
     ) -> None:
         self._workload, self._tiers = workload, tiers
         self._placed, self._lookahead = decisions.placed, decisions.lookahead
+        self._ahead = {name for name, access in decisions.access.items() if access == "ahead"}
         self._producers = workload.producers()
         moving = [channel(tier.name, direction) for tier in tiers for direction in ("read", "write")]
         self.channels = ["processor", channel(STORE, "read"), *moving]
@@ -128,7 +131,7 @@ class Traffic:
         for moves in self.transfers:
             costs = self.costs(moves, rates)
             np.add.at(busy, (costs.phase, costs.channel), costs.seconds)
-            np.add.at(busy[:, PROCESSOR], costs.phase, costs.handling)
+            np.add.at(busy[:, PROCESSOR], costs.phase, costs.handling + costs.seconds * moves.awaited)
         return busy
 
     def phase_seconds(self, rates: Rates, *, overlapped: bool) -> list[PhaseSeconds]:
@@ -192,11 +195,12 @@ class Traffic:
                 slot=slot * ones,
                 channel=self._channels(group.field, blocks, "read"),
                 step=first,
-                begin=workload.steps_of_loads(phase, self._lookahead),
+                begin=workload.steps_of_loads(phase, ahead=group.field in self._ahead),
                 end=first,
                 size_bytes=workload.fields[group.field].sizes,
                 calls=ones,
                 parts=ones,
+                awaited=group.field not in self._ahead,
             )
 
     def _list_writes(self, group: SlotGroup) -> Iterator[Transfers]:

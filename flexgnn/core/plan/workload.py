@@ -199,13 +199,13 @@ class Workload:
         """Where training ends."""
         return self.blocks.count * sum(phase.training for phase in self.phases)
 
-    def steps_of_loads(self, phase: Phase, lookahead: int) -> Array:
+    def steps_of_loads(self, phase: Phase, *, ahead: bool) -> Array:
         """int64: at whose start the rows of each block are asked for, of fields that ``phase`` wants whole.
 
-        With a lookahead, each after the step of the phase before that visits the block, and may write it.
+        If ``ahead``, each after the step of the phase before that visits the block, and may write it.
         """
         before = self.phases[phase.index - 1]
-        if lookahead == 0 or phase.index == 0 or before.training != phase.training:
+        if not ahead or phase.index == 0 or before.training != phase.training:
             return np.full(self.blocks.count, self.first_step(phase))
         return self.steps_of(before) + 1
 

@@ -10,7 +10,8 @@ has neither hubs nor halo. The block's adjacency is ``indptr`` (B + 1, absolute 
 A halo may be too large to be at hand at once. Then it comes in passes, in ascending order: ``halo`` holds the rows
 ``halo_start : halo_stop`` of it. Each row goes on where ``cursor`` (B, edges done) says, stops at its first edge to a
 later halo row, and leaves that in ``next_cursor``. As edges are sorted, the order of summation is that of a single
-pass, and so are the bits. Rows are asked for some edges before they are needed (``prefetch.py``). Kernels run without the GIL, so that threads can work on different tiles.
+pass, and so are the bits. Rows are asked for some edges before they are needed (``prefetch.py``). Kernels run without
+the GIL, so that threads can work on different tiles.
 """
 
 from __future__ import annotations

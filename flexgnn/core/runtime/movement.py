@@ -82,7 +82,8 @@ class Movement:
         for index, slot in enumerate(self._plan.slots):
             if slot.role == "whole" and slot.loaded and slot.first_step != SETUP_STEP:
                 phase = workload.steps[slot.last_step].phase
-                steps = workload.steps_of_loads(phase, self._plan.decisions.lookahead)
+                ahead = self._plan.decisions.access[slot.field] == "ahead"
+                steps = workload.steps_of_loads(phase, ahead=ahead)
                 for block, step in enumerate(steps.tolist()):
                     fills.setdefault(step, []).append((index, block))
         return fills

@@ -40,6 +40,8 @@ class PullMeasurement:
 
     def samples(self, bench: Bench) -> Iterator[Sample]:
         """Everything of sums and maxima over neighbours."""
+        # What is measured first would be measured cold.
+        self._seconds(bench, _PULL_WIDTHS[0], max(_PULL_BYTES))
         for width in _PULL_WIDTHS:
             # Rows with few and with many edges tell a row from its edges.
             few = self._seconds(bench, width, NEAR_BYTES, degree=4) / TILE_ROWS
