@@ -93,6 +93,11 @@ def gather_seconds(rates: ComputeRates, size_bytes: Array) -> Array:
     return seconds
 
 
+def disturbance(rates: ComputeRates) -> float:
+    """Seconds of one thread that each byte costs which moves meanwhile: it is read from memory, and written to it."""
+    return 2 * rates.single("stream")
+
+
 def _row_seconds(rates: ComputeRates, workload: Workload, phase: Phase) -> float:
     """Of one thread, for a row of a tile, its edges and the calls of operators excepted."""
     blocks, work = workload.blocks, phase.work

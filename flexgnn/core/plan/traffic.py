@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from flexgnn.core.plan.cost import TRANSFER_SECONDS, PhaseSeconds, Rates, compute_seconds, gather_seconds
+from flexgnn.core.plan.cost import TRANSFER_SECONDS, PhaseSeconds, Rates, compute_seconds, disturbance, gather_seconds
 from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.placement import StorageTier, pack_part
 from flexgnn.core.plan.slots import SETUP_STEP, SlotGroup
@@ -113,7 +113,8 @@ class Traffic:
         which = moves.channel - 1
         either = np.where(reads[which], 0, 1)
         calls = moves.calls * np.array([r.call_seconds for r in own])[which]
-        handling = moves.size_bytes * np.array(processor)[which, either] / rates.compute.threads
+        per_byte = np.array(processor)[which, either] + disturbance(rates.compute)
+        handling = moves.size_bytes * per_byte / rates.compute.threads
         handling += moves.calls * TRANSFER_SECONDS
         if moves.gathered:
             handling += gather_seconds(rates.compute, moves.size_bytes)
