@@ -6,6 +6,7 @@ that a plan fits whatever the network says. The weights are made by ``scripts/tr
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import as_file, files
 
@@ -13,7 +14,9 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from flexgnn.core.hookspecs import hookimpl
-from flexgnn.core.plan.search import SketchPlanner
+from flexgnn.core.plan.blocks import Blocks
+from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.search import SketchPlanner, few_sketches
 from flexgnn.core.plan.sketch import Sketch
 from flexgnn.core.planner import Planner
 from flexgnn.core.tier import Array
@@ -26,6 +29,9 @@ class LearnedPlanner(SketchPlanner):
     """Fills gaps by the scores of a network."""
 
     name = "learned"
+
+    def sketches(self, problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterable[Sketch]:
+        return few_sketches(problem, choices)
 
     def fill(self, sketch: Sketch, room_fraction: float) -> Array:
         return sketch.filled(scores(sketch, _weights()), room_fraction)

@@ -111,11 +111,15 @@ def best_first(
     return None
 
 
-def all_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
-    """Every sketch that fits the budget with no gap filled, of groupings as long as they are worth a look."""
+Worth: TypeAlias = Callable[[Workload], bool]
+"""Whether a workload may be faster than the best that is known."""
 
-    def of(blocks: Blocks) -> Iterator[Sketch]:
-        for _, base in _bases(problem, blocks, _ways(problem, blocks), recomputations(problem)):
+
+def all_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
+    """Every sketch that fits the budget with no gap filled, and that could be the best, over groupings of any use."""
+
+    def of(blocks: Blocks, worth: Worth) -> Iterator[Sketch]:
+        for _, base in _bases(problem, blocks, _ways(problem, blocks), recomputations(problem), worth=worth):
             yield base
             yield from _promoted(base)
 
@@ -128,11 +132,12 @@ def promising_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> I
     In each grouping, values are recomputed, and fields made whole, only in the sketches that are fastest without.
     """
 
-    def of(blocks: Blocks) -> Iterator[Sketch]:
+    def of(blocks: Blocks, worth: Worth) -> Iterator[Sketch]:
         ways = _ways(problem, blocks)
-        stored = sorted(_bases(problem, blocks, ways, [frozenset()]), key=lambda found: found[1].greedy_seconds)
+        found = _bases(problem, blocks, ways, [frozenset()], worth=worth)
+        stored = sorted(found, key=lambda base: base[1].greedy_seconds)
         fastest = [way for way, _ in stored[:_PROMOTED]]
-        again = _bases(problem, blocks, fastest or ways, recomputations(problem)[1:])
+        again = _bases(problem, blocks, fastest or ways, recomputations(problem)[1:], worth=worth)
         bases = sorted((base for _, base in [*stored, *again]), key=_greedy_seconds)
         yield from bases
         for base in bases[:_PROMOTED]:
@@ -141,20 +146,41 @@ def promising_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> I
     return _while_worth(problem, choices, of)
 
 
+def few_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
+    """Of those, very few: each grouping in some ways only, then all about the best two."""
+    seen: list[tuple[float, int, Way, Sketch]] = []
+
+    def of(blocks: Blocks, worth: Worth) -> Iterator[Sketch]:
+        for way, base in _bases(problem, blocks, _few_ways(problem, blocks), [frozenset()], worth=worth):
+            seen.append((base.greedy_seconds, len(seen), way, base))
+            yield base
+
+    yield from _while_worth(problem, choices, of)
+    again = recomputations(problem)[1:]
+    for _, _, way, best in sorted(seen, key=lambda found: found[:2])[:_PROMOTED]:
+        blocks = best.workload.blocks
+        bases = [best, *(base for _, base in _bases(problem, blocks, [way], again))]
+        yield from bases[1:]
+        yield from _promoted(min(bases, key=_greedy_seconds))
+
+
 def _while_worth(
-    problem: PlanningProblem, choices: Sequence[Blocks], sketches_of: Callable[[Blocks], Iterator[Sketch]]
+    problem: PlanningProblem, choices: Sequence[Blocks], sketches_of: Callable[[Blocks, Worth], Iterator[Sketch]]
 ) -> Iterator[Sketch]:
     """The sketches of ever finer groupings, until these only get slower, or would if nothing moved."""
     best, worse = np.inf, 0
+
+    def worth(workload: Workload) -> bool:
+        return sum(compute_seconds(problem.rates.compute, workload, phase) for phase in workload.phases) < best
+
     for blocks in choices:
-        workload = problem.workload(blocks)
-        if sum(compute_seconds(problem.rates.compute, workload, phase) for phase in workload.phases) >= best:
+        if not worth(problem.workload(blocks)):
             return
-        found = list(sketches_of(blocks))
-        yield from found
-        seconds = min(map(_greedy_seconds, found), default=np.inf)
-        worse = worse + 1 if found and seconds >= best else 0
-        best = min(best, seconds)
+        last, found = best, False
+        for sketch in sketches_of(blocks, worth):
+            yield sketch
+            found, best = True, min(best, sketch.greedy_seconds)
+        worse = worse + 1 if found and best >= last else 0
         if worse == _PATIENCE:
             return
 
@@ -183,11 +209,29 @@ class Way:
 def _ways(problem: PlanningProblem, blocks: Blocks) -> list[Way]:
     if blocks.count == 1:
         return [Way("held")]
-    hubs = [2**power for power in range(1, (blocks.count - 1).bit_length())]
-    ways = [Way("packed", hub_blocks) for hub_blocks in (0, *hubs)]
+    ways = [Way("packed", hub_blocks) for hub_blocks in _hub_choices(problem, blocks)]
     for slices in useful_slices(problem.program):
         ways += [Way("ahead", 0, slices), Way("loaded", 0, slices)]
     return [*ways, Way("blocks")] if blocks.count <= _FEW_BLOCKS else ways
+
+
+def _few_ways(problem: PlanningProblem, blocks: Blocks) -> list[Way]:
+    """No more than six of :func:`_ways`, spread over each kind."""
+    ways = _ways(problem, blocks)
+    kinds = {access: [way for way in ways if way.access == access] for access in ("held", "packed", "ahead", "loaded")}
+    chosen: list[Way] = []
+    for of_kind in kinds.values():
+        chosen += dict.fromkeys([*of_kind[:1], *of_kind[len(of_kind) // 2 : len(of_kind) // 2 + 1]])
+    return chosen
+
+
+def _hub_choices(problem: PlanningProblem, blocks: Blocks) -> list[int]:
+    """No hubs, and the powers of two that make different nodes hubs."""
+    found: dict[tuple[int, ...], int] = {}
+    for hub_blocks in (0, *(2**power for power in range(1, (blocks.count - 1).bit_length()))):
+        hubs = tuple(halos.num_hubs for halos in problem.halos(blocks, hub_blocks).values())
+        found.setdefault(hubs, hub_blocks)
+    return sorted(found.values())
 
 
 def _bases(
@@ -196,11 +240,14 @@ def _bases(
     ways: Iterable[Way],
     recomputing: Iterable[frozenset[str]],
     lookaheads: Sequence[int] = (1, 0),
+    worth: Worth = lambda workload: True,
 ) -> Iterator[tuple[Way, Sketch]]:
     """The sketches over one grouping in which no field is whole that need not be; the first lookahead that fits."""
     for recomputed in recomputing:
         for way in ways:
             workload = workload_of(problem, blocks, recomputed, way)
+            if not worth(workload):
+                continue
             for lookahead in lookaheads:
                 sketch = Sketch(problem, workload, spilling(workload, lookahead, recomputed, way))
                 if sketch.feasible:
@@ -220,8 +267,12 @@ def _promoted(base: Sketch) -> Iterator[Sketch]:
     """Sketches like ``base`` with one more field whole at a time, most valuable first."""
     if base.workload.blocks.count == 1:
         return
-    decisions = base.decisions
+    decisions, full = base.decisions, set[str]()
+    fields = {part: name for name, parts in base.workload.slices.items() for part in parts}
     for name in _by_value(base.workload):
+        # Slices that are pulled later stay for longer.
+        if (field := fields.get(name, name)) in full:
+            continue
         access: Access
         for access in ("held", "resident"):
             promoted = decisions.with_access(name, access)
@@ -230,6 +281,8 @@ def _promoted(base: Sketch) -> Iterator[Sketch]:
                 decisions = promoted
                 yield sketch
                 break
+        else:
+            full.add(field)
 
 
 def recomputations(problem: PlanningProblem) -> list[frozenset[str]]:

@@ -90,19 +90,30 @@ class Sketch:
         live = live_bytes(groups, len(workload.steps), problem.alignment_bytes)[1:]
         self.room: Array = problem.budget_bytes - workspace - live
         """int64 [S]: bytes that gaps may fill at each step; negative where the sketch needs more than there is."""
-        placed = replace(decisions, placed=self._base_placement(groups))
-        traffic = Traffic(workload, groups, problem.storage_tiers, placed)
-        self.busy = traffic.busy_seconds(problem.rates)
-        """float64 [K, C]: busy seconds with no gap filled."""
-        self.channels = traffic.channels
-        self.moved_bytes = sum(traffic.bytes_by_channel().values())
-        """That an epoch moves with no gap filled."""
-        self.gaps = self._find_gaps(groups, traffic)
+        self._groups = groups
 
-    def _find_gaps(self, groups: list[SlotGroup], traffic: Traffic) -> Gaps:
-        finder = _GapFinder(self.problem, self.workload, self.decisions, traffic)
+    @cached_property
+    def _traffic(self) -> Traffic:
+        """With no gap filled. Not made of sketches that turn out not to fit."""
+        placed = replace(self.decisions, placed=self._base_placement(self._groups))
+        return Traffic(self.workload, self._groups, self.problem.storage_tiers, placed)
+
+    @cached_property
+    def busy(self) -> Array:
+        """float64 [K, C]: busy seconds with no gap filled."""
+        return self._traffic.busy_seconds(self.problem.rates)
+
+    @cached_property
+    def moved_bytes(self) -> int:
+        """That an epoch moves with no gap filled."""
+        return sum(self._traffic.bytes_by_channel().values())
+
+    @cached_property
+    def gaps(self) -> Gaps:
+        """What may be filled."""
+        finder = _GapFinder(self.problem, self.workload, self.decisions, self._traffic)
         whole = {name for name, access in self.decisions.access.items() if access in ("resident", "held")}
-        for group in groups:
+        for group in self._groups:
             if group.role == "own" and group.field not in whole:
                 made = self.workload.fields[group.field].source is Source.STEP
                 (finder.add_made if made else finder.add_constant)(group)

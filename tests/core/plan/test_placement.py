@@ -14,7 +14,7 @@ from flexgnn.core.plan.cost import TierRates
 from flexgnn.core.plan.placement import StorageTier, check_wanted, pack_part, place, stored_parts, tensor_class
 from flexgnn.core.plan.plan import Plan, freeze
 from flexgnn.core.plan.problem import PlanningProblem
-from flexgnn.core.plan.search import spilling
+from flexgnn.core.plan.search import Way, spilling
 from flexgnn.core.plan.sketch import Sketch
 from flexgnn.core.program.lower import lower
 from flexgnn.planners.greedy import GreedyPlanner
@@ -49,7 +49,7 @@ def plan_over(store: GraphStore, *tiers: StorageTier, wanted: dict[str, str] | N
     """A plan over five blocks that keeps nothing."""
     problem = problem_over(store, tiers, 2**40, wanted)
     workload = problem.workload(problem.blocks(-(-len(problem.choices[-1].row_counts) // 5)))
-    sketch = Sketch(problem, workload, spilling(workload, 1, frozenset(), 0, "packed"))
+    sketch = Sketch(problem, workload, spilling(workload, 1, frozenset(), Way("packed")))
     return freeze(problem, sketch.decided(sketch.nothing), "spilling")
 
 

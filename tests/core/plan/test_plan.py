@@ -81,7 +81,7 @@ def test_hubs_are_nodes_of_some_power_of_two_blocks(hub_blocks: int, store: Grap
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"flexgnn_plan": 3}, "format 3"),
+        ({"flexgnn_plan": 2}, "format 2"),
         ({"graph": "other"}, "another graph"),
         ({"program": "other"}, "another model"),
         ({"decisions": {}}, "is not a plan"),

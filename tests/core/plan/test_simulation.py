@@ -11,7 +11,7 @@ import pytest
 from flexgnn.core.plan.cost import TierRates, step_seconds
 from flexgnn.core.plan.placement import StorageTier
 from flexgnn.core.plan.plan import Plan, freeze
-from flexgnn.core.plan.search import spilling
+from flexgnn.core.plan.search import Way, spilling
 from flexgnn.core.plan.sketch import Sketch
 from flexgnn.planners.greedy import GreedyPlanner
 from tests.core.plan.problems import small_problem
@@ -29,7 +29,7 @@ def spilled(path: Path, rates: TierRates, lookahead: int) -> Plan:
     """A plan over ten blocks that keeps nothing."""
     problem = replace(small_problem(path, 2**40), storage_tiers=(StorageTier(name="arrow", rates=rates),))
     workload = problem.workload(problem.choices[-1])
-    sketch = Sketch(problem, workload, spilling(workload, lookahead, frozenset(), 0, "packed"))
+    sketch = Sketch(problem, workload, spilling(workload, lookahead, frozenset(), Way("packed")))
     return freeze(problem, sketch.decided(sketch.nothing), "spilling")
 
 

@@ -15,7 +15,7 @@ from flexgnn.backends.arrow import ArrowBackend
 from flexgnn.core.errors import BudgetError, ConfigError, DamagedBlobError, PluginError, TierError, TierFullError
 from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.problem import PlanningProblem
-from flexgnn.core.plan.search import spilling
+from flexgnn.core.plan.search import Way, spilling
 from flexgnn.core.plan.sketch import Sketch
 from flexgnn.core.planner import Planner
 from flexgnn.core.runtime.events import DamageFound, EpochRecord, Event, SetupFinished, TierOpened
@@ -35,7 +35,7 @@ class Spilling(Planner):
 
     def decide(self, problem: PlanningProblem) -> Decisions:
         workload = problem.workload(problem.blocks(-(-problem.choices[-1].count // 5)))
-        sketch = Sketch(problem, workload, spilling(workload, 1, frozenset(), 0, "packed"))
+        sketch = Sketch(problem, workload, spilling(workload, 1, frozenset(), Way("packed")))
         return sketch.decided(sketch.nothing)
 
 
