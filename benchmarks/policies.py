@@ -9,8 +9,9 @@ import numpy as np
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.decisions import Access
 from flexgnn.core.plan.problem import PlanningProblem
-from flexgnn.core.plan.search import SketchPlanner, Way, spilling, workload_of
+from flexgnn.core.plan.search import SketchPlanner
 from flexgnn.core.plan.sketch import Sketch
+from flexgnn.core.plan.ways import Way, spilling, workload_of
 from flexgnn.core.tier import Array
 
 

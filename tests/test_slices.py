@@ -12,7 +12,7 @@ from torch_geometric.nn import GCN, GIN, GraphSAGE
 
 from flexgnn.core.plan.decisions import Access, Decisions
 from flexgnn.core.plan.problem import PlanningProblem
-from flexgnn.core.plan.search import Way, spilling, workload_of
+from flexgnn.core.plan.ways import Way, spilling, workload_of
 from flexgnn.core.planner import Planner
 from tests.graphs import small_graph, store_of, train_with_flexgnn
 from tests.test_halo_access import assert_same_bits

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import count, islice
+from dataclasses import replace
+from itertools import count, groupby, islice
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -14,12 +14,12 @@ import numpy as np
 from flexgnn.core.errors import BudgetError
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.cost import compute_seconds
-from flexgnn.core.plan.decisions import WHOLE_FOR_A_PHASE, Access, Decisions
+from flexgnn.core.plan.decisions import Access, Decisions
 from flexgnn.core.plan.plan import freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.sketch import Sketch
-from flexgnn.core.plan.slices import useful_slices
-from flexgnn.core.plan.workload import Source, Workload
+from flexgnn.core.plan.ways import Way, all_ways, few_ways, spilling, workload_of
+from flexgnn.core.plan.workload import Workload
 from flexgnn.core.planner import Planner
 from flexgnn.core.sizes import format_size
 from flexgnn.core.tier import Array
@@ -32,8 +32,8 @@ _ATTEMPTS = 8
 """Fillings that are tried to be packed."""
 _PROMOTED = 2
 _PATIENCE = 2
-_FEW_BLOCKS = 8
-"""Whole blocks are read as halos only where there are no more than these."""
+_FAR = 1.5
+"""Times the best that a way may take to be looked at in finer groupings."""
 
 
 class SketchPlanner(Planner):
@@ -111,17 +111,41 @@ def best_first(
     return None
 
 
-Worth: TypeAlias = Callable[[Workload], bool]
-"""Whether a workload may be faster than the best that is known."""
+class _Known:
+    """What the sketches seen so far say about those that are not made yet."""
+
+    def __init__(self, problem: PlanningProblem) -> None:
+        self._rates = problem.rates.compute
+        self._slow: set[Way] = set()
+        self.best = np.inf
+        """The least of the seconds that the greedy planner would need."""
+
+    def worth(self, workload: Workload) -> bool:
+        """Whether it could be the fastest, if nothing moved."""
+        return sum(compute_seconds(self._rates, workload, phase) for phase in workload.phases) < self.best
+
+    def slow(self, way: Way) -> bool:
+        """Whether it was far from the fastest in a coarser grouping, or now."""
+        return way in self._slow
+
+    def note(self, sketch: Sketch, way: Way | None = None) -> None:
+        """Learn from ``sketch``, the first over its grouping in that ``way``."""
+        self.best = min(self.best, sketch.greedy_seconds)
+        if way is not None and sketch.greedy_seconds > _FAR * self.best:
+            self._slow.add(way)
+
+
+SketchesOf: TypeAlias = Callable[[Blocks, _Known], Iterator[Sketch]]
 
 
 def all_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
-    """Every sketch that fits the budget with no gap filled, and that could be the best, over groupings of any use."""
+    """Every sketch that fits the budget with no gap filled, over groupings and in ways that could be of use."""
 
-    def of(blocks: Blocks, worth: Worth) -> Iterator[Sketch]:
-        for _, base in _bases(problem, blocks, _ways(problem, blocks), recomputations(problem), worth=worth):
+    def of(blocks: Blocks, known: _Known) -> Iterator[Sketch]:
+        for way, base in _bases(problem, blocks, all_ways(problem, blocks), recomputations(problem), known):
             yield base
-            yield from _promoted(base)
+            if not known.slow(way):
+                yield from _promoted(base)
 
     return _while_worth(problem, choices, of)
 
@@ -132,12 +156,12 @@ def promising_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> I
     In each grouping, values are recomputed, and fields made whole, only in the sketches that are fastest without.
     """
 
-    def of(blocks: Blocks, worth: Worth) -> Iterator[Sketch]:
-        ways = _ways(problem, blocks)
-        found = _bases(problem, blocks, ways, [frozenset()], worth=worth)
+    def of(blocks: Blocks, known: _Known) -> Iterator[Sketch]:
+        ways = all_ways(problem, blocks)
+        found = _bases(problem, blocks, ways, [frozenset()], known)
         stored = sorted(found, key=lambda base: base[1].greedy_seconds)
         fastest = [way for way, _ in stored[:_PROMOTED]]
-        again = _bases(problem, blocks, fastest or ways, recomputations(problem)[1:], worth=worth)
+        again = _bases(problem, blocks, fastest or ways, recomputations(problem)[1:], known)
         bases = sorted((base for _, base in [*stored, *again]), key=_greedy_seconds)
         yield from bases
         for base in bases[:_PROMOTED]:
@@ -150,37 +174,31 @@ def few_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterato
     """Of those, very few: each grouping in some ways only, then all about the best two."""
     seen: list[tuple[float, int, Way, Sketch]] = []
 
-    def of(blocks: Blocks, worth: Worth) -> Iterator[Sketch]:
-        for way, base in _bases(problem, blocks, _few_ways(problem, blocks), [frozenset()], worth=worth):
+    def of(blocks: Blocks, known: _Known) -> Iterator[Sketch]:
+        for way, base in _bases(problem, blocks, few_ways(problem, blocks), [frozenset()], known):
             seen.append((base.greedy_seconds, len(seen), way, base))
             yield base
 
     yield from _while_worth(problem, choices, of)
     again = recomputations(problem)[1:]
     for _, _, way, best in sorted(seen, key=lambda found: found[:2])[:_PROMOTED]:
-        blocks = best.workload.blocks
-        bases = [best, *(base for _, base in _bases(problem, blocks, [way], again))]
+        bases = [best, *(base for _, base in _bases(problem, best.workload.blocks, [way], again, _Known(problem)))]
         yield from bases[1:]
         yield from _promoted(min(bases, key=_greedy_seconds))
 
 
-def _while_worth(
-    problem: PlanningProblem, choices: Sequence[Blocks], sketches_of: Callable[[Blocks, Worth], Iterator[Sketch]]
-) -> Iterator[Sketch]:
+def _while_worth(problem: PlanningProblem, choices: Sequence[Blocks], sketches_of: SketchesOf) -> Iterator[Sketch]:
     """The sketches of ever finer groupings, until these only get slower, or would if nothing moved."""
-    best, worse = np.inf, 0
-
-    def worth(workload: Workload) -> bool:
-        return sum(compute_seconds(problem.rates.compute, workload, phase) for phase in workload.phases) < best
-
+    known, worse = _Known(problem), 0
     for blocks in choices:
-        if not worth(problem.workload(blocks)):
+        if not known.worth(problem.workload(blocks)):
             return
-        last, found = best, False
-        for sketch in sketches_of(blocks, worth):
+        last, found = known.best, False
+        for sketch in sketches_of(blocks, known):
             yield sketch
-            found, best = True, min(best, sketch.greedy_seconds)
-        worse = worse + 1 if found and best >= last else 0
+            known.note(sketch)
+            found = True
+        worse = worse + 1 if found and known.best >= last else 0
         if worse == _PATIENCE:
             return
 
@@ -189,127 +207,62 @@ def _greedy_seconds(sketch: Sketch) -> float:
     return sketch.greedy_seconds
 
 
-@dataclass(frozen=True)
-class Way:
-    """How other blocks reach all fields that don't stay whole."""
-
-    access: Access
-    hub_blocks: int = 0
-    column_slices: int = 1
-
-    def of(self, workload: Workload) -> dict[str, Access]:
-        """By published field. What no step writes is not loaded whole, but packed."""
-        return {name: self._of_field(workload, name) for name in workload.published}
-
-    def _of_field(self, workload: Workload, name: str) -> Access:
-        stored = workload.fields[name].source is not Source.STEP
-        return "packed" if self.access in WHOLE_FOR_A_PHASE and stored else self.access
-
-
-def _ways(problem: PlanningProblem, blocks: Blocks) -> list[Way]:
-    if blocks.count == 1:
-        return [Way("held")]
-    ways = [Way("packed", hub_blocks) for hub_blocks in _hub_choices(problem, blocks)]
-    for slices in useful_slices(problem.program):
-        ways += [Way("ahead", 0, slices), Way("loaded", 0, slices)]
-    return [*ways, Way("blocks")] if blocks.count <= _FEW_BLOCKS else ways
-
-
-def _few_ways(problem: PlanningProblem, blocks: Blocks) -> list[Way]:
-    """No more than six of :func:`_ways`, spread over each kind."""
-    ways = _ways(problem, blocks)
-    kinds = {access: [way for way in ways if way.access == access] for access in ("held", "packed", "ahead", "loaded")}
-    chosen: list[Way] = []
-    for of_kind in kinds.values():
-        chosen += dict.fromkeys([*of_kind[:1], *of_kind[len(of_kind) // 2 : len(of_kind) // 2 + 1]])
-    return chosen
-
-
-def _hub_choices(problem: PlanningProblem, blocks: Blocks) -> list[int]:
-    """No hubs, and the powers of two that make different nodes hubs."""
-    found: dict[tuple[int, ...], int] = {}
-    for hub_blocks in (0, *(2**power for power in range(1, (blocks.count - 1).bit_length()))):
-        hubs = tuple(halos.num_hubs for halos in problem.halos(blocks, hub_blocks).values())
-        found.setdefault(hubs, hub_blocks)
-    return sorted(found.values())
-
-
 def _bases(
     problem: PlanningProblem,
     blocks: Blocks,
     ways: Iterable[Way],
     recomputing: Iterable[frozenset[str]],
+    known: _Known,
     lookaheads: Sequence[int] = (1, 0),
-    worth: Worth = lambda workload: True,
 ) -> Iterator[tuple[Way, Sketch]]:
     """The sketches over one grouping in which no field is whole that need not be; the first lookahead that fits."""
     for recomputed in recomputing:
         for way in ways:
+            if known.slow(way):
+                continue
             workload = workload_of(problem, blocks, recomputed, way)
-            if not worth(workload):
+            if not known.worth(workload):
                 continue
             for lookahead in lookaheads:
                 sketch = Sketch(problem, workload, spilling(workload, lookahead, recomputed, way))
                 if sketch.feasible:
+                    known.note(sketch, way)
                     yield way, sketch
                     break
 
 
-def workload_of(problem: PlanningProblem, blocks: Blocks, recomputed: frozenset[str], way: Way) -> Workload:
-    """The workload in which other blocks reach all fields as ``way`` says."""
-    workload = problem.workload(blocks, recomputed, way.hub_blocks, column_slices=way.column_slices)
-    if way.access != "blocks":
-        return workload
-    return problem.workload(blocks, recomputed, way.hub_blocks, frozenset(workload.published))
-
-
 def _promoted(base: Sketch) -> Iterator[Sketch]:
-    """Sketches like ``base`` with one more field whole at a time, most valuable first."""
+    """Sketches like ``base`` with one more field whole at a time, or as many of its slices, most valuable first."""
     if base.workload.blocks.count == 1:
         return
-    decisions, full = base.decisions, set[str]()
+    decisions = base.decisions
     fields = {part: name for name, parts in base.workload.slices.items() for part in parts}
-    for name in _by_value(base.workload):
-        # Slices that are pulled later stay for longer.
-        if (field := fields.get(name, name)) in full:
-            continue
-        access: Access
-        for access in ("held", "resident"):
-            promoted = decisions.with_access(name, access)
-            sketch = Sketch(base.problem, base.workload, promoted)
-            if sketch.feasible:
-                decisions = promoted
-                yield sketch
-                break
-        else:
-            full.add(field)
+    for _, group in groupby(_by_value(base.workload), key=lambda name: fields.get(name, name)):
+        names = list(group)
+        size = len(names)
+        while names and size:
+            found = _with_whole(base, decisions, names[:size])
+            if found is None:
+                size //= 2
+            else:
+                yield found
+                decisions, names = found.decisions, names[size:]
+
+
+def _with_whole(base: Sketch, decisions: Decisions, names: Sequence[str]) -> Sketch | None:
+    """A sketch like ``base`` with ``decisions`` and all of ``names`` whole, if it fits."""
+    access: Access
+    for access in ("held", "resident"):
+        promoted = replace(decisions, access={**decisions.access, **dict.fromkeys(names, access)})
+        sketch = Sketch(base.problem, base.workload, promoted)
+        if sketch.feasible:
+            return sketch
+    return None
 
 
 def recomputations(problem: PlanningProblem) -> list[frozenset[str]]:
     """Sets of values to recompute that are worth trying: none, and all that can be."""
     return list(dict.fromkeys([frozenset[str](), frozenset(problem.recomputable())]))
-
-
-def spilling(workload: Workload, lookahead: int, recomputed: frozenset[str], way: Way) -> Decisions:
-    """Nothing stays that could leave without making room."""
-    access = way.of(workload)
-    # Loading the first slice ahead would take the room that it needs from when it is made.
-    at_once = [name for name, how in access.items() if how == "ahead" and _made_right_before(workload, name)]
-    access |= dict.fromkeys(at_once, "resident")
-    return Decisions(
-        chunks_per_block=workload.blocks.chunks_per_block,
-        lookahead=lookahead,
-        access=access,
-        hub_blocks=way.hub_blocks,
-        column_slices=way.column_slices,
-        recomputed=recomputed,
-    )
-
-
-def _made_right_before(workload: Workload, name: str) -> bool:
-    """Whether the phase that makes a field is followed by the one phase that pulls from it."""
-    pullers = [phase.index for phase in workload.phases if name in phase.pulled]
-    return pullers == [workload.producers()[name].index + 1]
 
 
 def _by_value(workload: Workload) -> list[str]:
@@ -331,9 +284,12 @@ def smallest_decisions(problem: PlanningProblem, choices: Sequence[Blocks], plan
         BudgetError: if it does not; the message names the smallest budget that works.
     """
     limitless = problem.with_budget(2**62)
-    again = recomputations(problem)
     sketches = [
-        sketch for blocks in choices for _, sketch in _bases(limitless, blocks, _ways(problem, blocks), again, (0,))
+        Sketch(limitless, workload, spilling(workload, 0, recomputed, way))
+        for blocks in choices
+        for recomputed in recomputations(problem)
+        for way in all_ways(problem, blocks)
+        for workload in [workload_of(limitless, blocks, recomputed, way)]
     ]
     needed: list[tuple[int, int, Decisions]] = []
     shortages: list[tuple[int, int, BudgetError]] = []

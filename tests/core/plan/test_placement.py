@@ -14,8 +14,8 @@ from flexgnn.core.plan.cost import TierRates
 from flexgnn.core.plan.placement import StorageTier, check_wanted, pack_part, place, stored_parts, tensor_class
 from flexgnn.core.plan.plan import Plan, freeze
 from flexgnn.core.plan.problem import PlanningProblem
-from flexgnn.core.plan.search import Way, spilling
 from flexgnn.core.plan.sketch import Sketch
+from flexgnn.core.plan.ways import Way, spilling
 from flexgnn.core.program.lower import lower
 from flexgnn.planners.greedy import GreedyPlanner
 from tests.graphs import small_graph, store_of

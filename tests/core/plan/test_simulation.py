@@ -11,8 +11,8 @@ import pytest
 from flexgnn.core.plan.cost import TierRates, step_seconds
 from flexgnn.core.plan.placement import StorageTier
 from flexgnn.core.plan.plan import Plan, freeze
-from flexgnn.core.plan.search import Way, spilling
 from flexgnn.core.plan.sketch import Sketch
+from flexgnn.core.plan.ways import Way, spilling
 from flexgnn.planners.greedy import GreedyPlanner
 from tests.core.plan.problems import small_problem
 

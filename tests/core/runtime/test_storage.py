@@ -15,8 +15,8 @@ from flexgnn.backends.arrow import ArrowBackend
 from flexgnn.core.errors import BudgetError, ConfigError, DamagedBlobError, PluginError, TierError, TierFullError
 from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.problem import PlanningProblem
-from flexgnn.core.plan.search import Way, spilling
 from flexgnn.core.plan.sketch import Sketch
+from flexgnn.core.plan.ways import Way, spilling
 from flexgnn.core.planner import Planner
 from flexgnn.core.runtime.events import DamageFound, EpochRecord, Event, SetupFinished, TierOpened
 from flexgnn.planners.greedy import GreedyPlanner
