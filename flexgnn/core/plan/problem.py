@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -142,6 +143,25 @@ class PlanningProblem:
             by_blocks: fields with access ``blocks``.
             column_slices: as in :class:`Decisions`.
         """
+        key = blocks, recomputed, hub_blocks, by_blocks, column_slices
+        if key not in self._last_workload:
+            # Planners ask for the same several times in a row; all of them together would take too much memory.
+            self._last_workload.clear()
+            self._last_workload[key] = self._unrolled(*key)
+        return self._last_workload[key]
+
+    @cached_property
+    def _last_workload(self) -> dict[Any, Workload]:
+        return {}
+
+    def _unrolled(
+        self,
+        blocks: Blocks,
+        recomputed: frozenset[str],
+        hub_blocks: int,
+        by_blocks: frozenset[str],
+        column_slices: int,
+    ) -> Workload:
         halos = self.halos(blocks, hub_blocks)
         unroller = Unroller(
             self.program,

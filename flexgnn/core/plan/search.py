@@ -175,14 +175,18 @@ def few_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterato
     seen: list[tuple[float, int, Way, Sketch]] = []
 
     def of(blocks: Blocks, known: _Known) -> Iterator[Sketch]:
-        for way, base in _bases(problem, blocks, few_ways(problem, blocks), [frozenset()], known):
-            seen.append((base.greedy_seconds, len(seen), way, base))
-            yield base
+        for ways in few_ways(problem, blocks):
+            for way, base in islice(_bases(problem, blocks, ways, [frozenset()], known), 1):
+                seen.append((base.greedy_seconds, len(seen), way, base))
+                yield base
 
     yield from _while_worth(problem, choices, of)
-    again = recomputations(problem)[1:]
     for _, _, way, best in sorted(seen, key=lambda found: found[:2])[:_PROMOTED]:
-        bases = [best, *(base for _, base in _bases(problem, best.workload.blocks, [way], again, _Known(problem)))]
+        blocks, known = best.workload.blocks, _Known(problem)
+        alike = [other for other in all_ways(problem, blocks) if other.access == way.access and other != way]
+        again = _bases(problem, blocks, [way], recomputations(problem)[1:], known)
+        others = _bases(problem, blocks, alike, [frozenset()], known)
+        bases = [best, *(base for _, base in (*again, *others))]
         yield from bases[1:]
         yield from _promoted(min(bases, key=_greedy_seconds))
 

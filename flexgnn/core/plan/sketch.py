@@ -10,6 +10,7 @@ Shape legend: G gaps, S steps, K phases, C channels (the processor first).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -111,13 +112,20 @@ class Sketch:
     @cached_property
     def gaps(self) -> Gaps:
         """What may be filled."""
-        finder = _GapFinder(self.problem, self.workload, self.decisions, self._traffic)
+        collected = _Collected()
+        traffic, rates = self._traffic, self.problem.rates
         whole = {name for name, access in self.decisions.access.items() if access in ("resident", "held")}
         for group in self._groups:
             if group.role == "own" and group.field not in whole:
-                made = self.workload.fields[group.field].source is Source.STEP
-                (finder.add_made if made else finder.add_constant)(group)
-        return finder.gaps()
+                found = traffic.once(group, "gaps", rates, lambda: self._gaps_of(group))  # noqa: B023
+                collected.add(group.field, found)
+        return collected.gaps()
+
+    def _gaps_of(self, group: SlotGroup) -> _FieldGaps:
+        finder = _GapFinder(self.problem, self.workload, self._traffic, group)
+        if self.workload.fields[group.field].source is not Source.STEP:
+            return finder.constant()
+        return finder.made(write_saved=not is_always_written(self.workload, self.decisions, group.field))
 
     def _base_placement(self, groups: list[SlotGroup]) -> dict[str, tuple[str, ...]]:
         """Where parts are while nothing is kept. With too little room for that, some gap will have to be filled."""
@@ -224,14 +232,27 @@ def _fill(order: Array, first: Array, spans: Array, sizes: Array, room: Array, k
                     room[s] -= sizes[g]
 
 
-class _GapFinder:
-    """Collects the gaps of one sketch."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _FieldGaps:
+    """The gaps of one field as in :class:`Gaps`, each numbered from 0."""
 
-    def __init__(self, problem: PlanningProblem, workload: Workload, decisions: Decisions, traffic: Traffic) -> None:
-        self._problem, self._workload, self._decisions, self._traffic = problem, workload, decisions, traffic
+    keys: Array
+    """int64 [G, 2]: block and step."""
+    sizes: Array
+    spans: Array
+    savings: Array
+    tensors: Array
+    writes: Array
+    num_tensors: int
+
+
+class _Collected:
+    """Gaps of several fields, numbered one after the other."""
+
+    def __init__(self) -> None:
         self._fields: list[str] = []
         self._num_gaps = self._num_tensors = 0
-        self._columns: dict[str, list[Array]] = {
+        self._parts: dict[str, list[Array]] = {
             "keys": [np.empty((0, 3), dtype=np.int64)],
             "sizes": [np.empty(0, dtype=np.int64)],
             "spans": [np.empty((0, 3), dtype=np.int64)],
@@ -240,71 +261,97 @@ class _GapFinder:
             "writes": [np.empty((0, 5))],
         }
 
+    def add(self, field: str, found: _FieldGaps) -> None:
+        """The gaps of ``field``."""
+        numbers = np.full((len(found.keys), 1), len(self._fields))
+        first_gap = np.array([self._num_gaps, 0, 0, 0, 0])
+        first_tensor = np.array([self._num_tensors, 0, 0, 0, 0])
+        for name, rows in {
+            "keys": np.hstack([numbers, found.keys]),
+            "sizes": found.sizes,
+            "spans": found.spans + first_gap[:3],
+            "savings": found.savings + first_gap,
+            "tensors": found.tensors + self._num_tensors,
+            "writes": found.writes + first_tensor,
+        }.items():
+            self._parts[name].append(rows)
+        self._fields.append(field)
+        self._num_gaps += len(found.keys)
+        self._num_tensors += found.num_tensors
+
     def gaps(self) -> Gaps:
         """All that were added."""
-        spans = np.concatenate(self._columns.pop("spans"))
-        found = {name: np.concatenate(parts) for name, parts in self._columns.items()}
-        return Gaps(fields=self._fields, spans=spans[np.argsort(spans[:, 0], kind="stable")], **found)
+        return Gaps(fields=self._fields, **{name: np.concatenate(parts) for name, parts in self._parts.items()})
 
-    def add_made(self, group: SlotGroup) -> None:
+
+class _GapFinder:
+    """Finds the gaps of one field."""
+
+    def __init__(self, problem: PlanningProblem, workload: Workload, traffic: Traffic, group: SlotGroup) -> None:
+        self._problem, self._workload, self._traffic, self._group = problem, workload, traffic, group
+
+    def made(self, *, write_saved: bool) -> _FieldGaps:
         """The gaps between the stays of a tensor that a step makes."""
+        group = self._group
         order = np.lexsort((group.first_step, group.block))
         pairs = np.flatnonzero(np.diff(group.block[order]) == 0)
         before, after = order[pairs], order[pairs + 1]
-        gaps = self._begin(group, after, self._traffic.needed_at(group)[after])
-        self._add_spans(gaps, group.last_step[before] + 1, group.first_step[after])
-        self._add_savings(group, _numbered(after, gaps, len(group)))
+        gaps = np.arange(len(after))
         blocks, tensors = np.unique(group.block[after], return_inverse=True)
-        self._add("tensors", self._num_tensors + tensors)
-        if not is_always_written(self._workload, self._decisions, group.field):
-            numbers = np.arange(len(blocks)) + self._num_tensors
-            tensor_of_block = _numbered(blocks, numbers, self._workload.blocks.count)
-            for moves in self._traffic.writes(group):
-                self._add_costs("writes", moves, tensor_of_block[group.block[moves.slot]])
-        self._num_tensors += len(blocks)
+        tensor_of_block = _numbered(blocks, np.arange(len(blocks)), self._workload.blocks.count)
+        writes = self._traffic.writes(group) if write_saved else []
+        return _FieldGaps(
+            keys=np.stack([group.block[after], self._traffic.needed_at(group)[after]], axis=1),
+            sizes=self._sizes(after),
+            spans=_spans(gaps, group.last_step[before] + 1, group.first_step[after]),
+            savings=self._read_costs(_numbered(after, gaps, len(group))),
+            tensors=tensors,
+            writes=self._costs(writes, lambda moves: tensor_of_block[group.block[moves.slot]]),
+            num_tensors=len(blocks),
+        )
 
-    def add_constant(self, group: SlotGroup) -> None:
+    def constant(self) -> _FieldGaps:
         """The gap of a tensor that is loaded for each use: the run but for its stays."""
+        group = self._group
         order = np.lexsort((group.first_step, group.block))
         block, first, after = group.block[order], group.first_step[order], group.last_step[order] + 1
         begins = np.flatnonzero(np.diff(block, prepend=-1))
         ends = np.append(begins[1:], len(block)) - 1
-        gaps = self._begin(group, order[begins], np.full(len(begins), SETUP_STEP))
+        gaps = np.arange(len(begins))
         owner = np.repeat(gaps, ends - begins + 1)
         previous = np.where(np.diff(block, prepend=-1) != 0, 0, np.roll(after, 1))
-        self._add_spans(owner, previous, first)
-        self._add_spans(gaps, after[ends], np.full(len(gaps), len(self._workload.steps)))
-        self._add_savings(group, _numbered(order, owner, len(group)))
-        self._add("tensors", self._num_tensors + np.arange(len(gaps)))
-        self._num_tensors += len(gaps)
+        last = np.full(len(gaps), len(self._workload.steps))
+        spans = np.concatenate([_spans(owner, previous, first), _spans(gaps, after[ends], last)])
+        return _FieldGaps(
+            keys=np.stack([block[begins], np.full(len(gaps), SETUP_STEP)], axis=1),
+            sizes=self._sizes(order[begins]),
+            spans=spans[np.argsort(spans[:, 0], kind="stable")],
+            savings=self._read_costs(_numbered(order, owner, len(group))),
+            tensors=gaps,
+            writes=np.empty((0, 5)),
+            num_tensors=len(gaps),
+        )
 
-    def _begin(self, group: SlotGroup, slots: Array, steps: Array) -> Array:
-        """Number new gaps, that end with ``slots``."""
-        numbers = np.arange(self._num_gaps, self._num_gaps + len(slots))
-        self._num_gaps += len(slots)
-        self._add("keys", np.stack([np.full(len(slots), len(self._fields)), group.block[slots], steps], axis=1))
-        self._fields.append(group.field)
-        self._add("sizes", aligned(group.size_bytes[slots], self._problem.alignment_bytes))
-        return numbers
+    def _sizes(self, slots: Array) -> Array:
+        return aligned(self._group.size_bytes[slots], self._problem.alignment_bytes)
 
-    def _add_spans(self, gaps: Array, first: Array, stop: Array) -> None:
-        spans = np.stack([gaps, first, stop], axis=1)
-        self._add("spans", spans[stop > first])
+    def _read_costs(self, gap_of_slot: Array) -> Array:
+        return self._costs(self._traffic.reads(self._group), lambda moves: gap_of_slot[moves.slot])
 
-    def _add_savings(self, group: SlotGroup, gap_of_slot: Array) -> None:
-        for moves in self._traffic.reads(group):
-            self._add_costs("savings", moves, gap_of_slot[moves.slot])
+    def _costs(self, transfers: list[Transfers], owners_of: Callable[[Transfers], Array]) -> Array:
+        """What each keeps busy of its channel and of the processor, for those with an owner (-1: none)."""
+        rows = [np.empty((0, 5))]
+        for moves in transfers:
+            costs, owners = self._traffic.costs(moves, self._problem.rates), owners_of(moves)
+            channels = [owners, costs.phase, costs.channel, costs.seconds, moves.size_bytes]
+            processor = [owners, costs.phase, np.full(len(owners), PROCESSOR), costs.handling, np.zeros(len(owners))]
+            rows += [np.stack(columns, axis=1)[owners >= 0] for columns in (channels, processor)]
+        return np.concatenate(rows)
 
-    def _add_costs(self, column: str, moves: Transfers, owners: Array) -> None:
-        """What ``moves`` keep busy of their channels and of the processor, for those with an owner (-1: none)."""
-        costs, chosen = self._traffic.costs(moves, self._problem.rates), owners >= 0
-        of_channel = [owners, costs.phase, costs.channel, costs.seconds, moves.size_bytes]
-        of_processor = [owners, costs.phase, np.full(len(owners), PROCESSOR), costs.handling, np.zeros(len(owners))]
-        for rows in (of_channel, of_processor):
-            self._add(column, np.stack(rows, axis=1)[chosen])
 
-    def _add(self, column: str, rows: Array) -> None:
-        self._columns[column].append(rows)
+def _spans(gaps: Array, first: Array, stop: Array) -> Array:
+    spans: Array = np.stack([gaps, first, stop], axis=1)
+    return spans[stop > first]
 
 
 def _numbered(places: Array, numbers: Array, length: int) -> Array:

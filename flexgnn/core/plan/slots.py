@@ -9,9 +9,10 @@ Shape legend: P blocks, n slots of a group.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -60,6 +61,8 @@ class SlotGroup:
     last_step: Array
     loaded: Array
     spilled: Array
+    known: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    """What planners derive from it again and again."""
 
     def __len__(self) -> int:
         return len(self.block)
@@ -120,16 +123,37 @@ class SlotBuilder:
         reads = workload.own_reads(self.packed)
         producers = workload.producers()
         groups: list[SlotGroup] = []
-        for name, field in workload.fields.items():
-            if field.source is Source.STEP and name in producers:
-                groups += self._step_field(name, producers[name], reads.get(name, []))
-            elif name in reads or name in workload.published:
-                groups.append(self._constant(name, reads.get(name, [])))
-            if name in self.packed and workload.hub_bytes(name):
-                groups.append(self._hubs(name, producers.get(name)))
+        for name in workload.fields:
+            readers = reads.get(name, [])
+            key = name, self._ahead, self._decisions.access.get(name), tuple(phase.index for phase in readers)
+            groups += self._once(key, name, lambda: self._of_field(name, producers.get(name), readers))  # noqa: B023
         for phase in workload.phases:
-            groups += self._exchanges(phase)
+            packed = [name for name in (*phase.pulled, *phase.writes) if name in self.packed]
+            groups += self._once(
+                (phase.index, self._ahead, tuple(packed)),
+                None,
+                lambda: self._exchanges(phase),  # noqa: B023
+            )
         return [group for group in groups if len(group)]
+
+    def _once(self, key: object, name: str | None, make: Callable[[], Iterable[SlotGroup]]) -> list[SlotGroup]:
+        """Groups that are the same under all decisions with the same ``key`` that keep nothing of field ``name``."""
+        if any(field == name for field, _ in self._kept):
+            return list(make())
+        known = self._workload.known
+        if key not in known:
+            known[key] = list(make())
+        found: list[SlotGroup] = known[key]
+        return found
+
+    def _of_field(self, name: str, producer: Phase | None, readers: list[Phase]) -> Iterator[SlotGroup]:
+        workload = self._workload
+        if workload.fields[name].source is Source.STEP and producer is not None:
+            yield from self._step_field(name, producer, readers)
+        elif readers or name in workload.published:
+            yield self._constant(name, readers)
+        if name in self.packed and workload.hub_bytes(name):
+            yield self._hubs(name, producer)
 
     def _pullers(self, name: str) -> list[Phase]:
         return [p for p in self._workload.phases if any(pull.field == name for pull in p.pulls)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
@@ -50,6 +50,8 @@ class Transfers:
     calls: Array
     parts: Array
     """int64: passes of a halo or groups of a pack: of more than two, two at a time have room in the compute tier."""
+    known: dict[Any, Any] = field(default_factory=dict)
+    """What they cost, by tiers and rates."""
     gathered: bool = False
     """Whether the step puts the rows next to each other first."""
     awaited: bool = False
@@ -74,19 +76,15 @@ class Traffic:
     def __init__(
         self, workload: Workload, groups: Sequence[SlotGroup], tiers: Sequence[StorageTier], decisions: Decisions
     ) -> None:
-        self._workload, self._tiers = workload, tiers
+        self._workload, self._tiers = workload, tuple(tiers)
         self._placed, self._lookahead = decisions.placed, decisions.lookahead
         self._ahead = {name for name, access in decisions.access.items() if access == "ahead"}
         self._producers = workload.producers()
         moving = [channel(tier.name, direction) for tier in tiers for direction in ("read", "write")]
         self.channels = ["processor", channel(STORE, "read"), *moving]
         self._column = {name: index for index, name in enumerate(self.channels)}
-        self._of_group = {
-            id(group): (list(self._list_reads(group)), list(self._list_writes(group))) for group in groups
-        }
-        self._groups = groups  # whose identities are keys
-        self._costs: dict[int, Costs] = {}
-        self._costed_at: Rates | None = None
+        self._of_group = {id(group): self._listed(group) for group in groups}
+        self.groups = groups
         self.transfers = [moves for found in self._of_group.values() for listed in found for moves in listed]
 
     def bytes_by_channel(self) -> dict[str, int]:
@@ -98,11 +96,11 @@ class Traffic:
 
     def costs(self, moves: Transfers, rates: Rates) -> Costs:
         """What ``moves``, of :attr:`transfers`, keep busy, and for how long."""
-        if rates is not self._costed_at:
-            self._costs, self._costed_at = {}, rates
-        if id(moves) not in self._costs:
-            self._costs[id(moves)] = self._costs_of(moves, rates)
-        return self._costs[id(moves)]
+        key = self._tiers, id(rates)
+        if key not in moves.known:
+            moves.known[key] = self._costs_of(moves, rates), rates
+        found: Costs = moves.known[key][0]
+        return found
 
     def _costs_of(self, moves: Transfers, rates: Rates) -> Costs:
         # As channels are, the processor excepted: the store is read alone, other tiers are read and written.
@@ -129,11 +127,37 @@ class Traffic:
         """float64, phases x channels: how long each is busy."""
         busy = np.zeros((len(self._workload.phases), len(self.channels)))
         busy[:, PROCESSOR] = [compute_seconds(rates.compute, self._workload, phase) for phase in self._workload.phases]
-        for moves in self.transfers:
+        for group in self.groups:
+            if self.reads(group) or self.writes(group):
+                busy += self.once(group, "busy", rates, lambda: self._busy_with(group, rates))  # noqa: B023
+        return busy
+
+    def _busy_with(self, group: SlotGroup, rates: Rates) -> Array:
+        """Likewise, with the transfers of ``group`` alone."""
+        busy = np.zeros((len(self._workload.phases), len(self.channels)))
+        for moves in (*self.reads(group), *self.writes(group)):
             costs = self.costs(moves, rates)
             np.add.at(busy, (costs.phase, costs.channel), costs.seconds)
             np.add.at(busy[:, PROCESSOR], costs.phase, costs.handling + costs.seconds * moves.awaited)
         return busy
+
+    def once(self, group: SlotGroup, what: str, rates: Rates | None, make: Callable[[], Any]) -> Any:
+        """What ``make`` derives from ``group``, made once for all decisions under which it is the same."""
+        if self._placed:
+            return make()
+        key = what, self._tiers, self._lookahead, group.field in self._ahead, id(rates)
+        if key not in group.known:
+            group.known[key] = make(), rates  # which must not be freed, since its identity is in the key
+        return group.known[key][0]
+
+    def _listed(self, group: SlotGroup) -> tuple[list[Transfers], list[Transfers]]:
+        """Reads and writes on behalf of ``group``."""
+
+        def listed() -> tuple[list[Transfers], list[Transfers]]:
+            return list(self._list_reads(group)), list(self._list_writes(group))
+
+        found: tuple[list[Transfers], list[Transfers]] = self.once(group, "transfers", None, listed)
+        return found
 
     def phase_seconds(self, rates: Rates, *, overlapped: bool) -> list[PhaseSeconds]:
         """Busy seconds of each channel, phase by phase."""

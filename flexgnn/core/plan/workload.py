@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -149,6 +149,8 @@ class Workload:
     """By field that comes in slices of columns: the fields of these."""
     block_halos: dict[Direction, HaloCounts] = field(default_factory=dict)
     """By stored adjacency, for pulls of whole blocks."""
+    known: dict[Any, Any] = field(default_factory=dict)
+    """What planners derive from it again and again."""
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
