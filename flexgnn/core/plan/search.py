@@ -33,7 +33,6 @@ _ATTEMPTS = 8
 _PROMOTED = 2
 _PATIENCE = 2
 _FAR = 1.5
-"""Times the best that a way may take to be looked at in finer groupings."""
 
 
 class SketchPlanner(Planner):
@@ -114,8 +113,9 @@ def best_first(
 class _Known:
     """What the sketches seen so far say about those that are not made yet."""
 
-    def __init__(self, problem: PlanningProblem) -> None:
-        self._rates = problem.rates.compute
+    def __init__(self, problem: PlanningProblem, far: float = _FAR) -> None:
+        """``far``: times the best that a way may take to be looked at in finer groupings."""
+        self._rates, self._far = problem.rates.compute, far
         self._slow: set[Way] = set()
         self.best = np.inf
         """The least of the seconds that the greedy planner would need."""
@@ -131,7 +131,7 @@ class _Known:
     def note(self, sketch: Sketch, way: Way | None = None) -> None:
         """Learn from ``sketch``, the first over its grouping in that ``way``."""
         self.best = min(self.best, sketch.greedy_seconds)
-        if way is not None and sketch.greedy_seconds > _FAR * self.best:
+        if way is not None and sketch.greedy_seconds > self._far * self.best:
             self._slow.add(way)
 
 
@@ -139,15 +139,14 @@ SketchesOf: TypeAlias = Callable[[Blocks, _Known], Iterator[Sketch]]
 
 
 def all_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
-    """Every sketch that fits the budget with no gap filled, over groupings and in ways that could be of use."""
+    """Every sketch that fits the budget with no gap filled, over groupings that could be of use."""
 
     def of(blocks: Blocks, known: _Known) -> Iterator[Sketch]:
-        for way, base in _bases(problem, blocks, all_ways(problem, blocks), recomputations(problem), known):
+        for _, base in _bases(problem, blocks, all_ways(problem, blocks), recomputations(problem), known):
             yield base
-            if not known.slow(way):
-                yield from _promoted(base)
+            yield from _promoted(base)
 
-    return _while_worth(problem, choices, of)
+    return _while_worth(problem, choices, of, _Known(problem, far=np.inf))
 
 
 def promising_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
@@ -191,9 +190,11 @@ def few_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterato
         yield from _promoted(min(bases, key=_greedy_seconds))
 
 
-def _while_worth(problem: PlanningProblem, choices: Sequence[Blocks], sketches_of: SketchesOf) -> Iterator[Sketch]:
+def _while_worth(
+    problem: PlanningProblem, choices: Sequence[Blocks], sketches_of: SketchesOf, known: _Known | None = None
+) -> Iterator[Sketch]:
     """The sketches of ever finer groupings, until these only get slower, or would if nothing moved."""
-    known, worse = _Known(problem), 0
+    known, worse = known or _Known(problem), 0
     for blocks in choices:
         if not known.worth(problem.workload(blocks)):
             return

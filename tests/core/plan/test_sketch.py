@@ -12,7 +12,7 @@ from flexgnn.core.plan.bound import find_lower_bound
 from flexgnn.core.plan.plan import freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.relaxation import optimal_filling, relaxed_bytes, relaxed_seconds
-from flexgnn.core.plan.search import all_sketches, promising_sketches
+from flexgnn.core.plan.search import all_sketches, few_sketches, promising_sketches
 from flexgnn.core.plan.sketch import Sketch
 from flexgnn.core.planner import Planner
 from flexgnn.planners.greedy import GreedyPlanner
@@ -102,8 +102,11 @@ def test_no_plan_is_below_the_bound(planner: type[Planner], problem: PlanningPro
     assert plan.overlapped_seconds < 1.5 * bound.seconds
 
 
-def test_promising_sketches_are_some_of_all(problem: PlanningProblem) -> None:
-    every = [repr(sketch.decisions) for sketch in all_sketches(problem, problem.choices)]
-    promising = [repr(sketch.decisions) for sketch in promising_sketches(problem, problem.choices)]
-    assert set(promising) <= set(every)
-    assert 0 < len(promising) < len(every)
+def test_the_bound_is_that_of_the_sketches_to_look_at_when_time_is_short_too(problem: PlanningProblem) -> None:
+    bound = find_lower_bound(problem).seconds
+    counts = [len(list(all_sketches(problem, problem.choices)))]
+    for some in (promising_sketches, few_sketches):
+        sketches = list(some(problem, problem.choices))
+        counts.append(len(sketches))
+        assert all(relaxed_seconds(sketch) >= bound * (1 - 1e-6) for sketch in sketches)
+    assert counts == sorted(set(counts), reverse=True)
