@@ -36,10 +36,15 @@ class PullMeasurement:
         # Other rows in each repeat, or all that a repeat touches might be found in a cache by the next.
         self._drawn = [drawn, (drawn + np.float32(0.37)) % 1]
         self._chance = random.random(shape, dtype=np.float32) * 100
-        self._memory = np.ones(max(_PULL_BYTES) // 4, dtype=np.float32)
+        self._memory = np.empty(0, dtype=np.float32)
 
     def samples(self, bench: Bench) -> Iterator[Sample]:
         """Everything of sums and maxima over neighbours."""
+        self._memory = np.ones(max(_PULL_BYTES) // 4, dtype=np.float32)
+        yield from self._samples(bench)
+        self._memory = self._memory[:0].copy()
+
+    def _samples(self, bench: Bench) -> Iterator[Sample]:
         # What is measured first would be measured cold.
         self._seconds(bench, _PULL_WIDTHS[0], max(_PULL_BYTES))
         for width in _PULL_WIDTHS:
