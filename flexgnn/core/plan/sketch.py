@@ -65,12 +65,18 @@ class Gaps:
     @cached_property
     def seconds(self) -> Array:
         """float64 [G]: what filling each saves, channels added up, its share of the write included."""
-        saved = np.zeros(len(self))
-        np.add.at(saved, self.savings[:, 0].astype(int), self.savings[:, 3])
-        written = np.zeros(len(self.tensor_counts))
-        np.add.at(written, self.writes[:, 0].astype(int), self.writes[:, 3])
-        shares: Array = (written / np.maximum(self.tensor_counts, 1))[self.tensors]
-        total: Array = saved + shares
+        return self.by_gap(self.savings[:, 3], self.writes[:, 3])
+
+    @property
+    def all_savings(self) -> tuple[Array, Array]:
+        """Those of reads and of writes."""
+        return self.savings, self.writes
+
+    def by_gap(self, saved: Array, written: Array) -> Array:
+        """float64 [G]: sums of ``saved`` (float64 [R]), and each gap's share of ``written`` (float64 [W])."""
+        reads = np.bincount(self.savings[:, 0].astype(int), saved, len(self))
+        writes = np.bincount(self.writes[:, 0].astype(int), written, len(self.tensor_counts))
+        total: Array = reads + (writes / np.maximum(self.tensor_counts, 1))[self.tensors]
         return total
 
     @cached_property
@@ -158,18 +164,52 @@ class Sketch:
 
     @cached_property
     def optimistic_seconds(self) -> float:
-        """An epoch with every gap filled, whatever the room: no choice is faster."""
-        return self.seconds(np.ones(len(self.gaps), dtype=bool))
+        """No filling is faster: not with every gap filled, nor with the room at any one step.
+
+        The second bound is of the channel that each phase waits for with gaps filled by density.
+        """
+        everything = self.seconds(~self.nothing)
+        gaps, busy = self.gaps, self.busy_with(self.filled_by_density(1.0))
+        counted = np.full(busy.shape, not self.overlapped)
+        counted[np.arange(len(busy)), np.argmax(busy, axis=1)] = True
+        saved = [counted[rows[:, 1].astype(int), rows[:, 2].astype(int)] * rows[:, 3] for rows in gaps.all_savings]
+        return max(everything, float(self.busy[counted].sum()) - self._most_saved(gaps.by_gap(*saved)))
 
     @cached_property
     def greedy_seconds(self) -> float:
         """An epoch with gaps filled by density, as far as live bytes tell."""
         return self.seconds(self.filled_by_density(1.0))
 
-    @property
+    @cached_property
     def optimistic_bytes(self) -> float:
-        """What an epoch moves with every gap filled, whatever the room."""
-        return self.moved_bytes - float(self.gaps.savings[:, 4].sum() + self.gaps.writes[:, 4].sum())
+        """No filling moves less: not with the room at any one step."""
+        saved = [rows[:, 4] for rows in self.gaps.all_savings]
+        return self.moved_bytes - self._most_saved(self.gaps.by_gap(*saved))
+
+    def _most_saved(self, values: Array) -> float:
+        """No filling saves more of ``values`` (float64 [G]) than with the room at one step, and none needed at others.
+
+        Parts of gaps may be filled there. The least over the most crowded step of each phase.
+        """
+        gaps, total = self.gaps, float(values.sum())
+        owner, first, stop = gaps.spans.T
+        least = total
+        for step in self._crowded_steps:
+            there = owner[(first <= step) & (step < stop)]
+            fitting = _fractional_knapsack(values[there], gaps.sizes[there], max(int(self.room[step]), 0))
+            least = min(least, total - float(values[there].sum()) + fitting)
+        return least
+
+    @cached_property
+    def _crowded_steps(self) -> list[int]:
+        """Of each phase, the step at which gaps ask for most of the room."""
+        change = np.zeros(len(self.room) + 1)
+        owner, first, stop = self.gaps.spans.T
+        np.add.at(change, first, self.gaps.sizes[owner])
+        np.subtract.at(change, stop, self.gaps.sizes[owner])
+        asked = (np.cumsum(change[:-1]) / np.maximum(self.room, 1)).reshape(len(self.workload.phases), -1)
+        steps: list[int] = (np.argmax(asked, axis=1) + np.arange(len(asked)) * asked.shape[1]).tolist()
+        return steps
 
     def busy_with(self, kept: Array) -> Array:
         """float64 [K, C]: busy seconds with the gaps ``kept`` (bool [G]) filled."""
@@ -215,6 +255,14 @@ class Sketch:
         decisions = replace(self.decisions, kept=chosen)
         groups = SlotBuilder(self.workload, decisions).build()
         return replace(decisions, placed=self.problem.placed(self.workload, groups))
+
+
+def _fractional_knapsack(values: Array, sizes: Array, room: int) -> float:
+    """The most of ``values`` that fits in ``room`` if parts are allowed."""
+    sizes = np.maximum(sizes, 1)
+    order = np.argsort(-values / sizes)
+    taken = np.clip(room - np.cumsum(sizes[order]) + sizes[order], 0, sizes[order])
+    return float((values[order] * taken / sizes[order]).sum())
 
 
 @numba.njit(nogil=True, cache=True)

@@ -111,7 +111,8 @@ class Traffic:
         which = moves.channel - 1
         either = np.where(reads[which], 0, 1)
         calls = moves.calls * np.array([r.call_seconds for r in own])[which]
-        per_byte = np.array(processor)[which, either] + disturbance(rates.compute)
+        # What is awaited takes nothing from a computation that stands still.
+        per_byte = 0 if moves.awaited else np.array(processor)[which, either] + disturbance(rates.compute)
         handling = moves.size_bytes * per_byte / rates.compute.threads
         handling += moves.calls * TRANSFER_SECONDS
         if moves.gathered:

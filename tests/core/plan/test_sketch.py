@@ -109,4 +109,7 @@ def test_the_bound_is_that_of_the_sketches_to_look_at_when_time_is_short_too(pro
         sketches = list(some(problem, problem.choices))
         counts.append(len(sketches))
         assert all(relaxed_seconds(sketch) >= bound * (1 - 1e-6) for sketch in sketches)
+        for sketch in sketches:
+            assert sketch.optimistic_seconds <= relaxed_seconds(sketch) * (1 + 1e-6)
+            assert sketch.optimistic_bytes <= relaxed_bytes(sketch) * (1 + 1e-6) + 1
     assert counts == sorted(set(counts), reverse=True)
