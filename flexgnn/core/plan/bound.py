@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.relaxation import relaxed_bytes, relaxed_seconds
-from flexgnn.core.plan.search import all_sketches, best_first
+from flexgnn.core.plan.search import Stage, all_sketches, best_first
+from flexgnn.core.plan.sketch import Sketch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +28,17 @@ def find_lower_bound(problem: PlanningProblem) -> LowerBound:
         BudgetError: if no sketch fits the budget.
     """
     sketches = list(all_sketches(problem, problem.choices))
-    seconds = best_first(
-        sketches, lambda sketch: iter([(sketch.optimistic_seconds, None), (relaxed_seconds(sketch), sketch)])
-    )
-    moved = best_first(
-        sketches, lambda sketch: iter([(sketch.optimistic_bytes, None), (relaxed_bytes(sketch), sketch)])
-    )
+    seconds, moved = best_first(sketches, _seconds_of), best_first(sketches, _bytes_of)
     assert seconds is not None, "there is a plan"
     assert moved is not None
     return LowerBound(seconds=seconds[0], moved_bytes=int(moved[0]))
+
+
+def _seconds_of(sketch: Sketch) -> Iterator[Stage[Sketch]]:
+    yield sketch.optimistic_seconds, None
+    yield relaxed_seconds(sketch), sketch
+
+
+def _bytes_of(sketch: Sketch) -> Iterator[Stage[Sketch]]:
+    yield sketch.optimistic_bytes, None
+    yield relaxed_bytes(sketch), sketch

@@ -46,8 +46,10 @@ def test_seconds_and_bytes_of_a_choice_are_those_of_its_plan(problem: PlanningPr
             kept = random.random(len(sketch.gaps)) < share
             plan = freeze(limitless, sketch.decided(kept), "random")
             assert sketch.seconds(kept) == pytest.approx(plan.overlapped_seconds)
-            assert sketch.seconds(kept) >= sketch.optimistic_seconds - 1e-12
-            assert sketch.optimistic_bytes <= sum(plan.traffic_bytes.values()) <= sketch.moved_bytes
+            assert sum(plan.traffic_bytes.values()) <= sketch.moved_bytes
+            if fits(sketch, kept):
+                assert sketch.seconds(kept) >= sketch.optimistic_seconds * (1 - 1e-9)
+                assert sketch.optimistic_bytes <= sum(plan.traffic_bytes.values()) + 1
 
 
 def test_filling_never_takes_more_than_the_room(problem: PlanningProblem) -> None:
