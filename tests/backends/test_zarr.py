@@ -155,7 +155,8 @@ def test_a_wide_row_is_decoded_in_small_parts(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert_same_bits(out, wide)
-    assert peak_bytes < wide.nbytes // 8
+    # Parts are of 2 MiB; the one before may not be freed yet.
+    assert peak_bytes < wide.nbytes // 6
 
 
 @each_compression

@@ -216,6 +216,7 @@ BREACHES: list[tuple[str, str]] = [
         busy = False
         def remove_blob(self, key):
             self.busy = True
+            time.sleep(0.002)
             super().remove_blob(key)
             self.busy = False
         def read_blob(self, key, blob, start, out):
