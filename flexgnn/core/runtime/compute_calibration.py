@@ -38,7 +38,7 @@ first is not counted."""
 
 
 def measure_compute(threads: int) -> ComputeRates:
-    """All figures, on ``threads`` threads. Takes a few seconds and, for their duration, about 200 MiB."""
+    """All figures, on ``threads`` threads. Takes a few seconds and, for their duration, about 250 MiB."""
     samples: dict[tuple[FigureKind, tuple[int, ...]], list[Array]] = {}
     pulls = PullMeasurement(threads)
     with single_threaded_products(), tile_pool(threads) as pool:
