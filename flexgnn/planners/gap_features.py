@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flexgnn.core.plan.sketch import Gaps, Sketch
+from flexgnn.core.plan.gaps import Gaps
+from flexgnn.core.plan.sketch import Sketch
 from flexgnn.core.plan.slots import SETUP_STEP
 from flexgnn.core.plan.traffic import PROCESSOR
 from flexgnn.core.tier import Array

@@ -42,7 +42,10 @@ def _ahead(width: int) -> int:
 
 @_compile
 def _ask_for(rows: Array, row: int) -> None:
-    """Ask for a row."""
+    """Ask for a row.
+
+    Which of the three arrays it is in is told in each kernel: as a function that cost more than asking saved.
+    """
     for c in range(0, rows.shape[1], LINE_FLOATS):
         prefetch(rows, row, c)
 
