@@ -14,7 +14,7 @@ import numpy as np
 
 import flexgnn
 from flexgnn.core.plan.profile import ANY, ComputeProfile, Machine, MachineProfile, Measurement, TierProfile, as_json
-from flexgnn.core.plan.rates import FAR_PERCENT, ComputeRates, Figure, FigureKind
+from flexgnn.core.plan.rates import ComputeRates, Figure, FigureKind
 
 GEMM_EFFICIENCY = {16: 0.25, 64: 0.5, 128: 0.6, 512: 0.7}
 """Of the peak, by the smaller width of a product over a tile of rows."""
@@ -78,12 +78,7 @@ class Sheet:
             for n in GEMM_EFFICIENCY
         ]
         figures += [_figure("operator", near, 2**18), _figure("operator", streamed, 2**25)]
-        figures += [
-            _figure("pull", self._edge(w, reach), w, reach, far)
-            for w in PULL_WIDTHS
-            for reach in PULL_BYTES
-            for far in FAR_PERCENT
-        ]
+        figures += [_figure("pull", self._edge(w, reach), w, reach) for w in PULL_WIDTHS for reach in PULL_BYTES]
         figures += [_figure("row", 2 * self.edge_seconds + 4 * w * near, w) for w in PULL_WIDTHS]
         for kind in ("loss", "losses"):
             figures += [_figure(kind, 20 * self.edge_seconds + 60 * c * near, c) for c in (2, 64, 256)]

@@ -146,7 +146,7 @@ def test_plan_for_a_machine_and_a_graph_that_are_not_at_hand(run: Run, graph: Pa
 def test_bad_machines_and_sizes_get_one_sentence(
     run: Run, graph: Path, tmp_path: Path, options: tuple[str, ...], sentence: str
 ) -> None:
-    (tmp_path / "data.json").write_text('{"flexgnn_profile": 2}')
+    (tmp_path / "data.json").write_text('{"flexgnn_profile": 3}')
     assert sentence in refused(run, "plan", "--dataset", graph, *options)
 
 

@@ -26,7 +26,7 @@ from flexgnn.core.plan.cost import TierRates
 from flexgnn.core.plan.rates import ComputeRates, Figure
 from flexgnn.core.tier import Array
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 LIFETIME = timedelta(days=90)
 """What was measured longer ago is measured again."""
 ANY = "*"

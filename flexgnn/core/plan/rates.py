@@ -14,7 +14,7 @@ the threads cost each other. Kinds, the sizes that they are measured at, and the
 ``draw``       none                                a value of dropout
 ``stream``     none                                a byte read from or written to memory in order
 ``gather``     none                                a byte of rows copied from where they lie to where they go together
-``pull``       width, bytes in reach, percentage   an edge of a sum over neighbours; see below
+``pull``       width, bytes in reach               an edge of a sum over neighbours; see below
 ``row``        width                               a row of a sum over neighbours
 ``remainder``  none                                an edge and column beyond a multiple of 8 columns
 ``maximum``    none                                a maximum over neighbours and its gradient, in sums of that width
@@ -23,8 +23,7 @@ the threads cost each other. Kinds, the sizes that they are measured at, and the
 ``step``       none                                a step, whatever it computes
 =============  ==================================  ==================================================================
 
-For ``pull``, rows are drawn at random from so many bytes: those of all edges, or of so many in a hundred, the others
-leading to rows that are near. The figure is that of an edge which is not near.
+For ``pull``, rows are drawn at random from so many bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from typing import Literal, get_args
 
 import numpy as np
@@ -66,17 +64,12 @@ _SIZES: dict[FigureKind, int] = {
     "product": 2,
     "reduction": 2,
     "operator": 1,
-    "pull": 3,
+    "pull": 2,
     "row": 1,
     "loss": 1,
     "losses": 1,
 }
 """How many sizes a figure of a kind is at; 0 for all others."""
-
-FAR_PERCENT = (20, 100)
-"""Of the edges, where ``pull`` is measured."""
-NEAR_BYTES = 2**18
-"""Rows in reach of fewer bytes are near: in a cache of its own core."""
 
 LINE_COLUMNS = 16
 """Float32 in a cache line."""
@@ -199,27 +192,23 @@ class ComputeRates:
 
     def _reached(self, width: int, reach: Reach, bounds: Array) -> Array:
         """Seconds of an edge at a width that was measured, by tile: means over how far the rows are."""
-        few, all_far = (_mean_slopes(bounds, *self._pull_slopes[width, far]) for far in FAR_PERCENT)
-        far = reach.shares @ (bounds[1:] > NEAR_BYTES)
-        # Where few rows are far, the processor waits for each; where all are, it waits for several at once.
-        mixed = np.clip((100 * far - FAR_PERCENT[0]) / (FAR_PERCENT[1] - FAR_PERCENT[0]), 0, 1)
-        seconds: Array = (1 - mixed) * (reach.shares @ few) + mixed * (reach.shares @ all_far)
+        seconds: Array = reach.shares @ _mean_slopes(bounds, *self._pull_slopes[width])
         return seconds
 
     @cached_property
-    def _pull_slopes(self) -> dict[tuple[int, int], tuple[Array, Array]]:
-        """By width and percentage: bounds of reach in bytes, and the seconds of an edge to a row between two of them.
+    def _pull_slopes(self) -> dict[int, tuple[Array, Array]]:
+        """By width: bounds of reach in bytes, and the seconds of an edge to a row between two of them.
 
         Where rows are drawn at random from W bytes, the bytes touched since a row was last touched are anything up to W
         with equal chance, so that the mean over W is measured; what a row costs at W itself is the slope of W times it.
         """
         slopes = {}
-        for width, percent in product(self._pull_widths, FAR_PERCENT):
-            figures = sorted((f.at[1], f.value) for f in self._by_kind["pull"] if f.at[::2] == (width, percent))
+        for width in self._pull_widths:
+            figures = sorted((f.at[1], f.value) for f in self._by_kind["pull"] if f.at[0] == width)
             bounds = np.array([0.0, *(size for size, _ in figures)])
             sums = np.array([0.0, *(size * value for size, value in figures)])
             # Farther is never faster; a figure that says so was disturbed.
-            slopes[width, percent] = bounds, np.maximum.accumulate(np.diff(sums) / np.diff(bounds))
+            slopes[width] = bounds, np.maximum.accumulate(np.diff(sums) / np.diff(bounds))
         return slopes
 
 

@@ -54,5 +54,9 @@ class Bench:
 
         return np.array([timed(repeat) for repeat in range(self.repeats)])
 
+    def once(self, job: Job, *, repeat: int) -> None:
+        """Run the job and time nothing."""
+        self._on_all(job, repeat)
+
     def _on_all(self, job: Callable[[int, int], Result], repeat: int) -> list[Result]:
         return list(self.pool.map(job, range(self.threads), [repeat] * self.threads))

@@ -6,17 +6,18 @@ Shape legend: T rows of a tile, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
 
 import numpy as np
 
-from flexgnn.core.plan.rates import FAR_PERCENT, NEAR_BYTES, VECTOR_COLUMNS
+from flexgnn.core.plan.rates import VECTOR_COLUMNS
 from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR, pull_max, pull_max_gradient, pull_sum
 from flexgnn.core.runtime.bench import TILE_ROWS, Bench, Sample
 from flexgnn.core.tier import Array
 
 _PULL_WIDTHS = (16, 32, 64, 128, 256)
-_PULL_BYTES = (NEAR_BYTES, 2**20, 2**22, 2**24, 2**25, 2**26, 2**27)
+_NEAR_BYTES = 2**18
+"""In a cache of a core of its own."""
+_PULL_BYTES = (_NEAR_BYTES, 2**20, 2**22, 2**24, 2**25, 2**26, 2**27)
 _DEGREE = 16
 
 NO_VECTORS = (NO_VECTOR, NO_VECTOR, NO_VECTOR)
@@ -26,7 +27,7 @@ NO_VECTORS = (NO_VECTOR, NO_VECTOR, NO_VECTOR)
 class PullMeasurement:
     """Sums over neighbours that are drawn at random from a number of rows, ascending in each row."""
 
-    tiles = 4
+    tiles = 8
     """Of each thread, in a repeat."""
 
     def __init__(self, threads: int) -> None:
@@ -34,8 +35,7 @@ class PullMeasurement:
         random = np.random.default_rng(0)
         drawn = np.sort(random.random(shape, dtype=np.float32), axis=-1)
         # Other rows in each repeat, or all that a repeat touches might be found in a cache by the next.
-        self._drawn = [drawn, (drawn + np.float32(0.37)) % 1]
-        self._chance = random.random(shape, dtype=np.float32) * 100
+        self._drawn = [(drawn + np.float32(0.37 * repeat)) % 1 for repeat in range(3)]
         self._memory = np.empty(0, dtype=np.float32)
 
     def samples(self, bench: Bench) -> Iterator[Sample]:
@@ -49,47 +49,42 @@ class PullMeasurement:
         self._seconds(bench, _PULL_WIDTHS[0], max(_PULL_BYTES))
         for width in _PULL_WIDTHS:
             # Rows with few and with many edges tell a row from its edges.
-            few = self._seconds(bench, width, NEAR_BYTES, degree=4) / TILE_ROWS
-            near = self._seconds(bench, width, NEAR_BYTES) / TILE_ROWS
+            few = self._seconds(bench, width, _NEAR_BYTES, degree=4) / TILE_ROWS
+            near = self._seconds(bench, width, _NEAR_BYTES) / TILE_ROWS
             of_row = np.maximum(few - (near - few) * 4 / (_DEGREE - 4), 0.1 * few)
-            of_near = (near - of_row.min()) / _DEGREE
             yield "row", (width,), of_row
-            for percent, reach_bytes in product(FAR_PERCENT, _PULL_BYTES):
-                seconds = self._seconds(bench, width, reach_bytes, percent=percent) / TILE_ROWS
-                of_edge = (seconds - of_row.min()) / _DEGREE
-                of_far = (of_edge - of_near.min() * (1 - percent / 100)) * 100 / percent
-                yield "pull", (width, reach_bytes, percent), np.maximum(of_far, 0.1 * of_near)
+            for reach_bytes in _PULL_BYTES:
+                seconds = self._seconds(bench, width, reach_bytes) / TILE_ROWS
+                yield "pull", (width, reach_bytes), (seconds - of_row.min()) / _DEGREE
         whole = 8 * VECTOR_COLUMNS
-        extra = self._seconds(bench, whole - 1, NEAR_BYTES) - self._seconds(bench, whole, NEAR_BYTES)
+        extra = self._seconds(bench, whole - 1, _NEAR_BYTES) - self._seconds(bench, whole, _NEAR_BYTES)
         beyond = (whole - 1) % VECTOR_COLUMNS
         yield "remainder", (), np.maximum(extra / (TILE_ROWS * _DEGREE * beyond), 1e-12)
-        yield "maximum", (), self._maximum(bench, 128, NEAR_BYTES) / self._seconds(bench, 128, NEAR_BYTES).min()
+        yield "maximum", (), self._maximum(bench, 128, _NEAR_BYTES) / self._seconds(bench, 128, _NEAR_BYTES).min()
 
-    def _seconds(
-        self, bench: Bench, width: int, reach_bytes: int, *, degree: int = _DEGREE, percent: int = 100
-    ) -> Array:
+    def _seconds(self, bench: Bench, width: int, reach_bytes: int, *, degree: int = _DEGREE) -> Array:
         """Of one tile on each thread."""
         local = self._rows(width, reach_bytes)
         indptr = np.arange(TILE_ROWS + 1, dtype=np.int64) * degree
         outs = [np.empty((TILE_ROWS, width), dtype=np.float32) for _ in range(bench.threads)]
-        indices = [self._indices(local, degree, percent, repeat) for repeat in range(bench.repeats)]
+        indices = [self._indices(local, degree, repeat) for repeat in range(bench.repeats + 1)]
 
         def pull(thread: int, repeat: int) -> None:
             for tile in range(self.tiles):
                 pull_sum(*whole_pass(local), indptr, indices[repeat][thread, tile], *NO_VECTORS, 0, 0, outs[thread])
 
+        # Rows in reach that fit in a cache are there, as in a run that has touched them before.
+        bench.once(pull, repeat=bench.repeats)
         return bench.seconds(pull) / self.tiles
 
     def _rows(self, width: int, reach_bytes: int) -> Array:
         num_rows = max(reach_bytes // (4 * width), 1)
         return self._memory[: num_rows * width].reshape(num_rows, width)
 
-    def _indices(self, local: Array, degree: int, percent: int, repeat: int) -> Array:
-        """Threads x tiles x edges, int32: ``percent`` of them lead to any row of ``local``, the others to near ones."""
-        num_rows, width = local.shape
-        near = min(NEAR_BYTES // (4 * width), num_rows)
-        reach = np.where(self._chance[..., :degree] < percent, num_rows, near)
-        indices = np.minimum(self._drawn[repeat][..., :degree] * reach, reach - 1).astype(np.int32)
+    def _indices(self, local: Array, degree: int, repeat: int) -> Array:
+        """Threads x tiles x edges, int32: each of them leads to any row of ``local``."""
+        last = len(local) - 1
+        indices = np.minimum(self._drawn[repeat][..., :degree] * (last + 1), last).astype(np.int32)
         flat: Array = indices.reshape(*indices.shape[:2], -1)
         return flat
 
@@ -100,7 +95,7 @@ class PullMeasurement:
         indptr = np.arange(TILE_ROWS + 1, dtype=np.int64) * _DEGREE
         outs = [np.empty((2, TILE_ROWS, width), dtype=np.float32) for _ in range(bench.threads)]
         halves = [np.empty((2, TILE_ROWS, half), dtype=np.float32) for _ in range(bench.threads)]
-        indices = self._indices(local, _DEGREE, 100, 0)
+        indices = self._indices(local, _DEGREE, 0)
 
         def pull(thread: int, _: int) -> None:
             pull_max(*whole_pass(local), indptr, indices[thread, 0], 0, *outs[thread])

@@ -107,7 +107,7 @@ def test_a_new_measurement_takes_the_place_of_the_old_one_alone() -> None:
     assert sorted(load_profile().tiers, key=lambda profile: profile.place) == [elsewhere, again]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"flexgnn_profile": 99, "tiers": []}', '{"flexgnn_profile": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"flexgnn_profile": 99, "tiers": []}', '{"flexgnn_profile": 2}'])
 def test_a_file_that_makes_no_sense_counts_as_nothing_measured(content: str) -> None:
     profile_path().parent.mkdir()
     profile_path().write_text(content)
