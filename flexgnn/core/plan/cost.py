@@ -87,6 +87,18 @@ def _step_seconds(rates: ComputeRates, workload: Workload, phase: Phase) -> Arra
     return rates.single("step") + np.maximum(seconds, tiles_of_block * calls * rates.single("serial"))
 
 
+def pass_seconds(rates: ComputeRates, workload: Workload, pull: Pull) -> Array:
+    """To go over each block (float64) once more, because its halo comes in one more part.
+
+    The sums so far are read and written, and the position in each row's edges.
+    """
+    blocks, width = workload.blocks, workload.fields[pull.field].width or 1
+    rows = np.minimum(blocks.rows_per_block, blocks.num_nodes - np.arange(blocks.count) * blocks.rows_per_block)
+    per_row = rates.row_seconds(width) + 2 * 4 * (width + 1) * rates.single("stream")
+    seconds: Array = rows * per_row + blocks.chunks_per_block * rates.single("tile")
+    return rates.single("step") + seconds / rates.threads
+
+
 def gather_seconds(rates: ComputeRates, size_bytes: Array) -> Array:
     """To copy rows of ``size_bytes`` each in all from where they lie to where they go together, on all threads."""
     seconds: Array = size_bytes * rates.single("gather") / rates.threads

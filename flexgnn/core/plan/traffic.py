@@ -8,11 +8,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from flexgnn.core.plan.cost import TRANSFER_SECONDS, PhaseSeconds, Rates, compute_seconds, disturbance, gather_seconds
+from flexgnn.core.plan.cost import (
+    TRANSFER_SECONDS,
+    PhaseSeconds,
+    Rates,
+    compute_seconds,
+    disturbance,
+    gather_seconds,
+    pass_seconds,
+)
 from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.placement import StorageTier, pack_part
 from flexgnn.core.plan.slots import SETUP_STEP, SlotGroup
-from flexgnn.core.plan.workload import Source, Workload
+from flexgnn.core.plan.workload import Pull, Source, Workload
 from flexgnn.core.tier import Array
 
 Direction = Literal["read", "write"]
@@ -56,6 +64,8 @@ class Transfers:
     """Whether the step puts the rows next to each other first."""
     awaited: bool = False
     """Whether the computation stands still meanwhile."""
+    further: tuple[Pull, Array] | None = None
+    """The passes (int64) over the block of each step that it adds to a pull, beyond the first."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,6 +127,10 @@ class Traffic:
         handling += moves.calls * TRANSFER_SECONDS
         if moves.gathered:
             handling += gather_seconds(rates.compute, moves.size_bytes)
+        if moves.further is not None:
+            pull, passes = moves.further
+            blocks = moves.step % self._workload.blocks.count
+            handling += passes * pass_seconds(rates.compute, self._workload, pull)[blocks]
         return Costs(
             phase=moves.begin // self._workload.blocks.count,
             channel=moves.channel,
@@ -283,6 +297,7 @@ class Traffic:
         stored = pull.whole_blocks and field.source is Source.STORE
         owners = self._channels(part, np.arange(len(needed)), "read", stored=stored)
         parts = workload.halo_pass_counts(pull)[group.block]
+        further = parts - 1
         for column in np.unique(owners):
             rows = needed[np.ix_(group.block, np.flatnonzero(owners == column))]
             yield Transfers(
@@ -296,7 +311,10 @@ class Traffic:
                 size_bytes=rows.sum(axis=1) * field.row_bytes,
                 calls=(rows > 0).sum(axis=1),
                 parts=parts,
+                further=(pull, further),
             )
+            # They are the same passes, whichever tiers they wait for.
+            further = np.zeros_like(parts)
 
     def _channels(self, part: str, blocks: Array, direction: Direction, *, stored: bool = False) -> Array:
         """int64: the channel to the tier of ``part`` at each of ``blocks``."""

@@ -9,17 +9,17 @@ from flexgnn.core.plan.topology import HaloPass
 from flexgnn.core.plan.workload import Pull, Workload
 from flexgnn.core.tier import Array
 
-ReadPiece = Callable[[int, Array], Future[None]]
-"""Starts to read the rows that this block needs of an owner into an array."""
+ReadPieces = Callable[[list[tuple[int, Array]]], list[Future[None]]]
+"""Starts to read the rows that this block needs of owners, each into an array."""
 
 
 class HaloStream:
     """The halo of one block for one pull. Two passes are loaded ahead; each makes room for the one after the next."""
 
-    def __init__(self, workload: Workload, pull: Pull, block: int, window: Array, read_piece: ReadPiece) -> None:
+    def __init__(self, workload: Workload, pull: Pull, block: int, window: Array, read_pieces: ReadPieces) -> None:
         self._passes = workload.halo_passes(pull, block)
         self._needed = workload.halo_counts(pull).needed[block]
-        self._window, self._read_piece = window, read_piece
+        self._window, self._read_pieces = window, read_pieces
         self._pass_rows = workload.blocks.rows_per_block
         self._missing = {index: [q for q in p.owners if self._needed[q]] for index, p in enumerate(self._passes)}
         self._loads: dict[int, list[Future[None]]] = {index: [] for index in self._missing}
@@ -46,11 +46,11 @@ class HaloStream:
 
     def _load(self, index: int, exists: Callable[[int], bool]) -> None:
         rows, first = self._rows(index), self._passes[index].owners.start
-        for owner in [q for q in self._missing[index] if exists(q)]:
-            begin = int(self._needed[first:owner].sum())
-            piece = rows[begin : begin + int(self._needed[owner])]
-            self._loads[index].append(self._read_piece(owner, piece))
-            self._missing[index].remove(owner)
+        found = [owner for owner in self._missing[index] if exists(owner)]
+        self._missing[index] = [owner for owner in self._missing[index] if owner not in found]
+        begins = {owner: int(self._needed[first:owner].sum()) for owner in found}
+        pieces = [(owner, rows[begin : begin + int(self._needed[owner])]) for owner, begin in begins.items()]
+        self._loads[index] += self._read_pieces(pieces)
 
 
 class PackStream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.placement import pack_part
@@ -17,7 +18,7 @@ from flexgnn.core.runtime.halos import HaloStream, PackStream
 from flexgnn.core.runtime.memory import Memory
 from flexgnn.core.runtime.setup import own_key, pack_key, read_own
 from flexgnn.core.runtime.storage import Storage
-from flexgnn.core.runtime.transfers import Transfers
+from flexgnn.core.runtime.transfers import Job, Transfers
 from flexgnn.core.tier import Array
 
 Gather = Callable[[Array, Array, Array], None]
@@ -93,22 +94,24 @@ class Movement:
         return self._halos.pop((pull.field, block)).passes()
 
     def _read_own(self, name: str, block: int, array: Array) -> Future[None]:
-        """Start to read a field's rows at ``block``, from the store or from where they were spilled."""
+        """Start to read a field's rows at ``block``."""
+        tier, job = self._own(name, block, array)
+        return self._transfers.submit(tier, "read", [job])
+
+    def _own(self, name: str, block: int, array: Array) -> tuple[str, Job]:
+        """How to read a field's rows at ``block``, from the store or from where they were spilled."""
         key = own_key(name, block)
         if self._workload.fields[name].source is not Source.STORE:
-            return self._read_blob(name, block, key, 0, array)
+            return self._blob(name, block, key, 0, array)
         store, plan = self._store, self._plan
-        return self._transfers.submit(
-            STORE, "read", key, array.nbytes, lambda: read_own(store, plan, name, block, array)
-        )
+        run = partial(read_own, store, plan, name, block, array)
+        return STORE, Job(key=key, size_bytes=array.nbytes, run=run)
 
-    def _read_blob(self, part: str, block: int, key: str, first_row: int, array: Array) -> Future[None]:
-        storage, tier = self._storage, self._plan.tier_of(part, block)
-        write = self._writes.get(key)
-        after = () if write is None else (write,)
-        return self._transfers.submit(
-            tier, "read", key, array.nbytes, lambda: storage.get_rows(tier, key, first_row, array), after
-        )
+    def _blob(self, part: str, block: int, key: str, first_row: int, array: Array) -> tuple[str, Job]:
+        """How to read rows of a blob, once it is written."""
+        tier = self._plan.tier_of(part, block)
+        run = partial(self._storage.get_rows, tier, key, first_row, array)
+        return tier, Job(key=key, size_bytes=array.nbytes, run=run, after=self._writes.get(key))
 
     def _begin_halo(self, slot: Slot, array: Array, now: Step) -> None:
         """Load what exists of a halo's first passes; what a step from ``now`` on makes follows when it is asked for."""
@@ -116,15 +119,22 @@ class Movement:
         pull, producer = self._workload.published[name], self._producers.get(name)
         needed = self._workload.halo_counts(pull).needed
 
-        def read_piece(owner: int, piece: Array) -> Future[None]:
+        def piece(owner: int, rows: Array) -> tuple[str, Job]:
             if pull.whole_blocks:
-                return self._read_own(name, owner, piece)
+                return self._own(name, owner, rows)
             groups = self._workload.pack_groups(name, owner)
             group = next(g for g, receivers in enumerate(groups) if block in receivers)
             first_row = int(needed[groups[group].start : block, owner].sum())
-            return self._read_blob(pack_part(name), owner, pack_key(name, owner, group), first_row, piece)
+            return self._blob(pack_part(name), owner, pack_key(name, owner, group), first_row, rows)
 
-        stream = HaloStream(self._workload, pull, block, array, read_piece)
+        def read(pieces: list[tuple[int, Array]]) -> list[Future[None]]:
+            jobs: dict[str, list[Job]] = {}
+            for owner, rows in pieces:
+                tier, job = piece(owner, rows)
+                jobs.setdefault(tier, []).append(job)
+            return [self._transfers.submit(tier, "read", of_tier) for tier, of_tier in jobs.items()]
+
+        stream = HaloStream(self._workload, pull, block, array, read)
         stream.start(lambda owner: producer is None or self._workload.step_index(producer, owner) < now.index)
         self._halos[name, block] = stream
 
@@ -166,6 +176,7 @@ class Movement:
 
     def _write(self, part: str, block: int, key: str, array: Array) -> Future[None]:
         storage, tier = self._storage, self._plan.tier_of(part, block)
-        write = self._transfers.submit(tier, "write", key, array.nbytes, lambda: storage.put(tier, key, array))
+        job = Job(key=key, size_bytes=array.nbytes, run=partial(storage.put, tier, key, array))
+        write = self._transfers.submit(tier, "write", [job])
         self._writes[key] = write
         return write

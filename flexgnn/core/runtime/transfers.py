@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from flexgnn.core.plan.traffic import STORE, Direction, channel
 from flexgnn.core.runtime.events import Listener, TransferFinished
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One read or write."""
+
+    key: str
+    size_bytes: int
+    run: Callable[[], None]
+    after: Future[None] | None = None
+    """A write to the same tier that has to have ended."""
 
 
 class Transfers:
@@ -21,31 +33,27 @@ class Transfers:
         self.moved_bytes = dict.fromkeys(channels, 0)
         """Since the run began. Each channel is counted by one thread only."""
 
-    def submit(
-        self,
-        tier: str,
-        direction: Direction,
-        key: str,
-        size_bytes: int,
-        job: Callable[[], None],
-        after: Iterable[Future[None]] = (),
-    ) -> Future[None]:
-        """Run ``job``, which moves ``size_bytes``, once all of ``after``, writes of the same tier, have ended."""
+    def submit(self, tier: str, direction: Direction, jobs: Sequence[Job]) -> Future[None]:
+        """Run ``jobs`` one after the other. One call for many small ones: to hand over takes longer than such a job."""
         name = channel(tier, direction)
-        return self._threads[name].submit(self._run, name, key, size_bytes, job, list(after))
+        return self._threads[name].submit(self._run_all, name, jobs)
 
-    def _run(self, name: str, key: str, size_bytes: int, job: Callable[[], None], after: list[Future[None]]) -> None:
-        for write in after:
-            write.result()
+    def _run_all(self, name: str, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if job.after is not None:
+                job.after.result()
+            self._run(name, job)
+
+    def _run(self, name: str, job: Job) -> None:
         start = time.perf_counter()
-        job()
+        job.run()
         end = time.perf_counter()
-        self.moved_bytes[name] += size_bytes
+        self.moved_bytes[name] += job.size_bytes
         self._listener(
             TransferFinished(
                 channel=name,
-                key=key,
-                size_bytes=size_bytes,
+                key=job.key,
+                size_bytes=job.size_bytes,
                 start_seconds=start - self._clock_start,
                 end_seconds=end - self._clock_start,
             )
