@@ -37,9 +37,9 @@ class LRUPlanner(_OneWay):
     name = "lru"
     access = "packed"
 
-    def fill(self, sketch: Sketch, room_fraction: float) -> Array:
+    def fill(self, sketch: Sketch) -> Array:
         gaps, num_steps = sketch.gaps, len(sketch.room)
-        capacity = max(int(sketch.room_left(room_fraction).min()), 0)
+        capacity = max(int(sketch.room.min()), 0)
         # What is used at a step are the tensors whose gaps begin or end there; each counts once in a phase.
         used = np.zeros(num_steps + 1)
         owner, first, stop = gaps.spans.T
@@ -49,7 +49,7 @@ class LRUPlanner(_OneWay):
         np.add.at(between, owner, sums[np.minimum(stop, num_steps)] - sums[first])
         between += gaps.sizes
         scores = np.where(between <= capacity, -between, -np.inf)
-        kept = sketch.filled(scores, room_fraction)
+        kept = sketch.filled(scores)
         return kept & np.isfinite(scores)
 
 
@@ -59,5 +59,5 @@ class WholeBlocksPlanner(_OneWay):
     name = "whole blocks"
     access = "blocks"
 
-    def fill(self, sketch: Sketch, room_fraction: float) -> Array:
-        return sketch.filled_by_density(room_fraction)
+    def fill(self, sketch: Sketch) -> Array:
+        return sketch.greedy_filling

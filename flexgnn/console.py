@@ -212,7 +212,7 @@ def storage_table(plan: Plan) -> Table:
     for tier in plan.storage_tiers:
         kinds = {
             tensor_class(plan.workload, stored.part)
-            for stored in stored_parts(plan.workload, plan.slot_groups)
+            for stored in stored_parts(plan.workload, plan.arena.groups)
             if plan.tier_of(stored.part, stored.block) == tier.name
         }
         room = "no limit" if tier.capacity_bytes is None else format_size(tier.capacity_bytes)

@@ -45,8 +45,8 @@ def examples_of(seed: int, time_limit: float) -> Iterator[Example]:
 
 def example_of(sketch: Sketch, time_limit: float) -> Example:
     """Of one sketch."""
-    start = sketch.filled_by_density(1.0)
-    filling = optimal_filling(sketch, start, 1.0, time_limit=time_limit, relative_gap=1e-3)
+    start = sketch.greedy_filling
+    filling = optimal_filling(sketch, start, time_limit=time_limit, relative_gap=1e-3)
     seconds = sketch.gaps.seconds
     return gap_features(sketch), filling.kept.astype(np.float32), seconds / max(seconds.sum(), 1e-12)
 

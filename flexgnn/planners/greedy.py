@@ -10,12 +10,12 @@ from flexgnn.core.tier import Array
 
 
 class GreedyPlanner(SketchPlanner):
-    """Fills gaps by value density: seconds saved per byte and step."""
+    """Fills gaps by value density: seconds saved per byte and step, both at their price."""
 
     name = "greedy"
 
-    def fill(self, sketch: Sketch, room_fraction: float) -> Array:
-        return sketch.filled_by_density(room_fraction)
+    def fill(self, sketch: Sketch) -> Array:
+        return sketch.greedy_filling
 
 
 @hookimpl

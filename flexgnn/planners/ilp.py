@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from weakref import WeakKeyDictionary
-
-import numpy as np
 
 from flexgnn.core.hookspecs import hookimpl
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.relaxation import optimal_filling, relaxed_seconds
-from flexgnn.core.plan.search import SketchPlanner, Stage, all_sketches
+from flexgnn.core.plan.search import SketchPlanner, Stage, all_sketches, packed
 from flexgnn.core.plan.sketch import Sketch
 from flexgnn.core.planner import Planner
 from flexgnn.core.tier import Array
@@ -31,8 +28,8 @@ class ILPPlanner(SketchPlanner):
         """As for every planner; ``time_limit`` in seconds for all sketches, ``relative_gap`` from the bound."""
         super().__init__(num_blocks)
         self._time_limit, self._relative_gap = time_limit, relative_gap
+        self.tolerance = relative_gap
         self._deadline = 0.0
-        self._fillings: WeakKeyDictionary[Sketch, dict[float, Array]] = WeakKeyDictionary()
 
     def decide(self, problem: PlanningProblem) -> Decisions:
         self._deadline = time.monotonic() + self._time_limit
@@ -45,26 +42,17 @@ class ILPPlanner(SketchPlanner):
         yield sketch.optimistic_seconds, None
         if self._seconds_left > 0:
             yield relaxed_seconds(sketch), None
-        yield sketch.seconds(self.fill(sketch, 1.0)), None
+        kept = self.fill(sketch)
+        yield sketch.seconds(kept), None
         # An optimal filling may be harder to pack than the greedy one.
-        found = [*self.packed(sketch, self.fill), *self.packed(sketch, Sketch.filled_by_density)]
+        found = [*packed(sketch, kept, effort="full"), *packed(sketch, sketch.greedy_filling, effort="full")]
         yield from sorted(found, key=lambda stage: stage[0])[:1]
 
-    def fill(self, sketch: Sketch, room_fraction: float) -> Array:
-        known = self._fillings.setdefault(sketch, {})
-        if room_fraction not in known:
-            # Where packing needs some of the room, what the last solution keeps still comes first.
-            preferred = next(reversed(known.values()), sketch.nothing)
-            densities = sketch.gaps.densities
-            start = sketch.filled(densities + np.where(preferred, densities.max(initial=0), 0), room_fraction)
-            known[room_fraction] = self._improved(sketch, start, room_fraction)
-        return known[room_fraction]
-
-    def _improved(self, sketch: Sketch, start: Array, room_fraction: float) -> Array:
+    def fill(self, sketch: Sketch) -> Array:
+        start = sketch.greedy_filling
         if self._seconds_left <= 0 or len(sketch.gaps) == 0:
             return start
-        limit, gap = self._seconds_left, self._relative_gap
-        return optimal_filling(sketch, start, room_fraction, time_limit=limit, relative_gap=gap).kept
+        return optimal_filling(sketch, start, time_limit=self._seconds_left, relative_gap=self._relative_gap).kept
 
     @property
     def _seconds_left(self) -> float:

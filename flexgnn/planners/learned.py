@@ -26,15 +26,16 @@ WEIGHTS = "learned.safetensors"
 
 
 class LearnedPlanner(SketchPlanner):
-    """Fills gaps by the scores of a network, or by density where that is faster; looks at few sketches."""
+    """Fills gaps by the scores of a network, or greedily where that is faster; looks at few sketches."""
 
     name = "learned"
+    tolerance = 0.03
 
     def sketches(self, problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterable[Sketch]:
         return few_sketches(problem, choices)
 
-    def fill(self, sketch: Sketch, room_fraction: float) -> Array:
-        choices = [sketch.filled(scores(sketch, _weights()), room_fraction), sketch.filled_by_density(room_fraction)]
+    def fill(self, sketch: Sketch) -> Array:
+        choices = [sketch.filled(scores(sketch, _weights())), sketch.greedy_filling]
         return min(choices, key=sketch.seconds)
 
 

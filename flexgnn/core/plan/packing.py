@@ -8,6 +8,8 @@ is allocated once, and its pages fault once.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numba
 import numpy as np
 
@@ -18,8 +20,9 @@ ALIGNMENT_BYTES = 64
 
 
 _ROUNDS = 40
-_WORK = 4 * 10**7
-"""Limit of rounds times the square of the number of slots, about half a second."""
+Effort = Literal["quick", "full"]
+_WORK: dict[Effort, int] = {"quick": 4 * 10**7, "full": 4 * 10**8}
+"""Limit of rounds times the square of the number of slots: at most about 0.1 and 1 second."""
 _TOP = 0.98
 """Slots that end above this part of the buffer come first in the next round, if it is not enough by then."""
 
@@ -36,6 +39,7 @@ def pack(
     last_step: Array,
     alignment_bytes: int = ALIGNMENT_BYTES,
     enough_bytes: int | None = None,
+    effort: Effort = "full",
 ) -> tuple[Array, int]:
     """Offsets (int64 [n]) and the size of the buffer in bytes.
 
@@ -45,6 +49,7 @@ def pack(
         last_step: int64 [n].
         alignment_bytes: what every offset is a multiple of.
         enough_bytes: a size that there is no need to get below; None: whatever the first rounds give.
+        effort: how many rounds to make, if it is not enough by then.
     """
     if not len(size_bytes):
         return np.zeros(0, dtype=np.int64), 0
@@ -52,7 +57,7 @@ def pack(
     first, last = first_step, last_step
     orders = _orders(sizes, first, last)
     best: tuple[Array, int] = (np.empty(0, dtype=np.int64), np.iinfo(np.int64).max)
-    rounds = 1 if enough_bytes is None else max(min(_ROUNDS, _WORK // len(sizes) ** 2), 1)
+    rounds = 1 if enough_bytes is None else max(min(_ROUNDS, _WORK[effort] // len(sizes) ** 2), 1)
     for _ in range(rounds):
         for position, order in enumerate(orders):
             offsets = np.zeros(len(sizes), dtype=np.int64)

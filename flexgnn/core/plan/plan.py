@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flexgnn.core.errors import BudgetError, PlanError
+from flexgnn.core.plan.arena import Arena, lay_out
 from flexgnn.core.plan.cost import PhaseSeconds
 from flexgnn.core.plan.decisions import BY_HALOS, WHOLE_FOR_A_PHASE, Decisions
-from flexgnn.core.plan.packing import pack
 from flexgnn.core.plan.placement import StorageTier, stored_parts
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.simulation import Timeline, simulate
 from flexgnn.core.plan.slices import SLICE_CHOICES
-from flexgnn.core.plan.slots import Slot, SlotBuilder, SlotGroup, live_bytes
+from flexgnn.core.plan.slots import Slot, live_bytes
 from flexgnn.core.plan.traffic import Traffic
 from flexgnn.core.plan.workload import Phase, Source, Workload
 from flexgnn.core.sizes import format_size
@@ -46,15 +45,8 @@ class Plan:
     """Fingerprint of the graph it was made for."""
     workload: Workload
     decisions: Decisions
-    slot_groups: tuple[SlotGroup, ...]
-    offsets: tuple[int, ...]
-    """Of each slot in the arena, in bytes."""
-    arena_bytes: int
-    """The one buffer of the compute tier that all slots live in."""
-    workspace_bytes: int
-    """Beside the arena: activations and gradients of the tiles in work."""
-    setup_bytes: int
-    """Needed once, before the first step: what the setup works in, and what it leaves in slots."""
+    arena: Arena
+    """The one buffer of the compute tier that all slots live in, and where."""
     phase_seconds: tuple[PhaseSeconds, ...]
     """How long each phase keeps each channel busy."""
     traffic: Traffic
@@ -63,7 +55,7 @@ class Plan:
     @property
     def projected_peak_bytes(self) -> int:
         """The most memory that the compute tier will hold at any moment."""
-        return max(self.arena_bytes + self.workspace_bytes, self.setup_bytes)
+        return self.arena.peak_bytes
 
     @property
     def projected_peaks(self) -> dict[str, int]:
@@ -117,13 +109,13 @@ class Plan:
     @cached_property
     def slots(self) -> tuple[Slot, ...]:
         """All slots, one by one."""
-        return tuple(slot for group in self.slot_groups for slot in group.slots())
+        return tuple(slot for group in self.arena.groups for slot in group.slots())
 
     @cached_property
     def stored_bytes(self) -> dict[str, int]:
         """The most that the run leaves on each storage tier that it uses, if only for empty tensors."""
         held: dict[str, int] = {}
-        for stored in stored_parts(self.workload, self.slot_groups):
+        for stored in stored_parts(self.workload, self.arena.groups):
             tier = self.tier_of(stored.part, stored.block)
             held[tier] = held.get(tier, 0) + stored.size_bytes
         return held
@@ -203,15 +195,8 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
     by_blocks = frozenset(name for name, access in decisions.access.items() if access == "blocks")
     workload = problem.workload(blocks, decisions.recomputed, decisions.hub_blocks, by_blocks, decisions.column_slices)
     _check(workload, decisions, {tier.name for tier in problem.storage_tiers})
-    groups = SlotBuilder(workload, decisions).build()
-    workspace_bytes = max(phase.workspace_bytes for phase in workload.phases)
-    sizes, first, last = (
-        np.concatenate([getattr(group, column) for group in groups])
-        for column in ("size_bytes", "first_step", "last_step")
-    )
-    enough_bytes = problem.budget_bytes - workspace_bytes
-    offsets, arena_bytes = pack(sizes, first, last, problem.alignment_bytes, enough_bytes)
-    traffic = Traffic(workload, groups, problem.storage_tiers, decisions)
+    arena = lay_out(problem, workload, decisions)
+    traffic = Traffic(workload, arena.groups, problem.storage_tiers, decisions)
     plan = Plan(
         problem=problem,
         planner=planner,
@@ -221,11 +206,7 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
         graph=problem.store.fingerprint,
         workload=workload,
         decisions=decisions,
-        slot_groups=tuple(groups),
-        offsets=tuple(offsets.tolist()),
-        arena_bytes=arena_bytes,
-        workspace_bytes=workspace_bytes,
-        setup_bytes=setup_bytes(workload, groups),
+        arena=arena,
         phase_seconds=tuple(traffic.phase_seconds(problem.rates, overlapped=decisions.lookahead > 0)),
         traffic=traffic,
     )
@@ -274,25 +255,8 @@ def _check_capacities(plan: Plan) -> None:
             )
 
 
-def setup_bytes(workload: Workload, groups: Sequence[SlotGroup]) -> int:
-    """Memory of the setup: slots that it fills, and what it lists halos and packs rows in."""
-    kept = int(live_bytes(groups, len(workload.steps))[0])
-    roles = {(group.role, group.field) for group in groups}
-    packed_inputs = [n for role, n in roles if role == "halo" and workload.fields[n].source is Source.STORE]
-    packing = max((3 * workload.blocks.rows_per_block * workload.fields[n].row_bytes for n in packed_inputs), default=0)
-    lists = 0
-    for direction, halos in workload.halos.items():
-        size = 8 * max(halos.edges)
-        if ("own", f"{direction}/packed") in roles:
-            sent = max(workload.fields[f"{direction}/sends"].rows)
-            listed = halos.num_hubs + int(halos.needed.sum())
-            size += 4 * workload.blocks.num_nodes + 4 * listed + 12 * sent + packing
-        lists = max(lists, size)
-    return kept + lists
-
-
 def _over_budget(plan: Plan) -> str:
-    live = live_bytes(plan.slot_groups, len(plan.workload.steps))[1:]
+    live = live_bytes(plan.arena.groups, len(plan.workload.steps))[1:]
     workspace = np.array([step.phase.workspace_bytes for step in plan.workload.steps])
     worst = plan.workload.steps[int(np.argmax(live + workspace))]
     return (

@@ -39,7 +39,7 @@ class Filling:
 
 def relaxed_seconds(sketch: Sketch) -> float:
     """Epoch seconds with ``sketch`` if parts of tensors could be kept: no filling is faster."""
-    solver = _solver(sketch, sketch.room, whole=False)
+    solver = _solver(sketch, whole=False)
     solver.run()
     return max(float(solver.getInfo().objective_function_value), 0.0) / 1e3
 
@@ -50,7 +50,7 @@ def relaxed_bytes(sketch: Sketch) -> float:
     saved = np.zeros(len(gaps) + len(gaps.tensor_counts))
     for rows, first in ((gaps.savings, 0), (gaps.writes, len(gaps))):
         np.add.at(saved, first + rows[:, 0].astype(int), rows[:, 4])
-    solver = _solver(sketch, sketch.room, whole=False)
+    solver = _solver(sketch, whole=False)
     columns = np.arange(solver.getNumCol(), dtype=np.int32)
     costs = np.zeros(len(columns))
     costs[: len(saved)] = -saved / _MEBI
@@ -59,19 +59,16 @@ def relaxed_bytes(sketch: Sketch) -> float:
     return max(sketch.moved_bytes + float(solver.getInfo().objective_function_value) * _MEBI, 0.0)
 
 
-def optimal_filling(
-    sketch: Sketch, start: Array, room_fraction: float, *, time_limit: float, relative_gap: float
-) -> Filling:
+def optimal_filling(sketch: Sketch, start: Array, *, time_limit: float, relative_gap: float) -> Filling:
     """The best filling that is found within ``time_limit`` seconds.
 
     Args:
         sketch: what to fill.
         start: bool [G], a filling to start from.
-        room_fraction: of the budget, as in :meth:`Sketch.filled`.
         time_limit: in seconds.
         relative_gap: from the bound, at which to stop.
     """
-    solver = _solver(sketch, sketch.room_left(room_fraction), whole=True)
+    solver = _solver(sketch, whole=True)
     solver.setOptionValue("time_limit", time_limit)
     solver.setOptionValue("mip_rel_gap", relative_gap)
     solver.setSolution(len(sketch.gaps), np.arange(len(sketch.gaps), dtype=np.int32), start.astype(np.float64))
@@ -87,7 +84,7 @@ def optimal_filling(
     )
 
 
-def _solver(sketch: Sketch, room: Array, *, whole: bool) -> highspy.Highs:
+def _solver(sketch: Sketch, *, whole: bool) -> highspy.Highs:
     """HiGHS with the program of ``sketch``, in milliseconds and MiB. Columns: x, w, m, t."""
     gaps, num_phases = sketch.gaps, len(sketch.busy)
     num_gaps, num_tensors, num_steps = len(gaps), len(gaps.tensor_counts), len(sketch.room)
@@ -101,8 +98,8 @@ def _solver(sketch: Sketch, room: Array, *, whole: bool) -> highspy.Highs:
     program.num_col_, program.num_row_ = int(first[4]), rows.shape[0]
     program.col_cost_ = np.concatenate([np.zeros(t), np.ones(num_phases)])
     program.col_lower_ = np.zeros(first[4])
-    ones = np.ones(num_gaps + num_tensors)
-    program.col_upper_ = np.concatenate([ones, np.maximum(room, 0) / _MEBI, np.full(num_phases, highspy.kHighsInf)])
+    ones, room = np.ones(num_gaps + num_tensors), np.maximum(sketch.room, 0) / _MEBI
+    program.col_upper_ = np.concatenate([ones, room, np.full(num_phases, highspy.kHighsInf)])
     program.row_lower_ = np.concatenate([busy[1], np.full(writes.shape[0], -highspy.kHighsInf), np.zeros(num_steps)])
     program.row_upper_ = np.concatenate(
         [np.full(len(busy[1]), highspy.kHighsInf), np.zeros(writes.shape[0] + num_steps)]

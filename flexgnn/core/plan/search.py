@@ -12,9 +12,11 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 
 from flexgnn.core.errors import BudgetError
+from flexgnn.core.plan.arena import Arena, lay_out
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.cost import compute_seconds
 from flexgnn.core.plan.decisions import Access, Decisions
+from flexgnn.core.plan.packing import Effort
 from flexgnn.core.plan.plan import freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.sketch import Sketch
@@ -28,7 +30,7 @@ Found = TypeVar("Found")
 Stage: TypeAlias = tuple[float, Found | None]
 """Epoch seconds, a lower bound of them where there is no result yet."""
 
-_ATTEMPTS = 8
+_ATTEMPTS = 16
 """Fillings that are tried to be packed."""
 _PROMOTED = 2
 _PATIENCE = 2
@@ -38,13 +40,16 @@ _FAR = 1.5
 class SketchPlanner(Planner):
     """A planner that fills the gaps of sketches in its own way, and takes the sketch that is fastest then."""
 
+    tolerance = 0.01
+    """Share of an epoch that a sketch may take longer than another might, before the other is looked at too."""
+
     def __init__(self, num_blocks: int | None = None) -> None:
         """``num_blocks`` fixes the number of blocks, as near as whole chunks allow; None: the planner's choice."""
         self._num_blocks = num_blocks
 
     @abstractmethod
-    def fill(self, sketch: Sketch, room_fraction: float) -> Array:
-        """Bool [G]: the gaps of ``sketch`` to fill, in at most ``room_fraction`` of the budget."""
+    def fill(self, sketch: Sketch) -> Array:
+        """Bool [G]: the gaps of ``sketch`` to fill, in the room that it has."""
 
     def sketches(self, problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterable[Sketch]:
         """The sketches to choose from."""
@@ -52,30 +57,15 @@ class SketchPlanner(Planner):
 
     def decide(self, problem: PlanningProblem) -> Decisions:
         choices = self._choices(problem)
-        found = best_first(self.sketches(problem, choices), self.stages)
+        found = best_first(self.sketches(problem, choices), self.stages, self.tolerance)
         return smallest_decisions(problem, choices, self.name) if found is None else found[1]
 
     def stages(self, sketch: Sketch) -> Iterator[Stage[Decisions]]:
         """What is known of the epoch seconds with ``sketch``, from cheap bounds to decisions that fit."""
         yield sketch.optimistic_seconds, None
-        yield sketch.seconds(self.fill(sketch, 1.0)), None
-        yield from self.packed(sketch, self.fill)
-
-    def packed(self, sketch: Sketch, fill: Callable[[Sketch, float], Array]) -> Iterator[Stage[Decisions]]:
-        """The fullest filling of ``sketch`` that is found to fit when slots are packed, if one is."""
-        budget, fraction = sketch.problem.budget_bytes, 1.0
-        for _ in range(_ATTEMPTS):
-            kept = fill(sketch, fraction)
-            try:
-                decisions = sketch.decided(kept)
-                freeze(sketch.problem, decisions, self.name)
-            except BudgetError as error:
-                # Packing needs more than what is live at any moment: leave it some of what was missing.
-                missing = max(error.smallest_bytes - budget, 0) / budget
-                fraction = max(fraction - max(0.7 * missing, 0.02), 0.0)
-                continue
-            yield sketch.seconds(kept), decisions
-            return
+        kept = self.fill(sketch)
+        yield sketch.seconds(kept), None
+        yield from packed(sketch, kept)
 
     def _choices(self, problem: PlanningProblem) -> Sequence[Blocks]:
         if self._num_blocks is None:
@@ -85,10 +75,60 @@ class SketchPlanner(Planner):
         return [problem.blocks(-(-num_chunks // min(self._num_blocks, num_chunks)))]
 
 
+def packed(sketch: Sketch, kept: Array, *, effort: Effort = "quick") -> Iterator[Stage[Decisions]]:
+    """Decisions that fill the gaps ``kept`` (bool [G]), but for those that turn out not to fit when slots are packed.
+
+    Packing needs more than what is live at any moment. Nothing if none are found that fit.
+    """
+    problem = sketch.problem
+    for _ in range(_ATTEMPTS):
+        try:
+            decisions = sketch.decided(kept)
+        except BudgetError:  # of a storage tier
+            return
+        arena = lay_out(problem, sketch.workload, decisions, effort)
+        if arena.peak_bytes <= problem.budget_bytes:
+            yield sketch.seconds(kept), decisions
+            return
+        kept = _relieved(sketch, kept, arena)
+
+
+def _relieved(sketch: Sketch, kept: Array, arena: Arena) -> Array:
+    """Bool [G]: ``kept`` without the gaps whose slots did not fit in ``arena``.
+
+    If there are none, without those that save least of what is there at the same time, enough for what was missing.
+    """
+    beyond, beside = _crowding(sketch, arena)
+    if (kept & beyond).any():
+        return kept & ~beyond
+    missing = arena.peak_bytes - sketch.problem.budget_bytes
+    candidates = np.flatnonzero(kept & beside if (kept & beside).any() else kept)
+    cheapest = candidates[np.argsort(sketch.gaps.densities[candidates], kind="stable")]
+    enough = np.searchsorted(np.cumsum(sketch.gaps.sizes[cheapest]), missing) + 1
+    relieved = kept.copy()
+    relieved[cheapest[:enough]] = False
+    return relieved
+
+
+def _crowding(sketch: Sketch, arena: Arena) -> tuple[Array, Array]:
+    """Bool [G]: the gaps in slots that did not fit in ``arena``, if filled, and those at the same time as any slot."""
+    gaps = sketch.gaps
+    field, block, step = gaps.keys.T
+    owner, first, stop = gaps.spans.T
+    beyond, beside = np.zeros(len(gaps), dtype=np.bool_), np.zeros(len(gaps), dtype=np.bool_)
+    for group, slots in zip(arena.groups, arena.beyond(sketch.problem.budget_bytes), strict=True):
+        number = gaps.fields.index(group.field) if group.role == "own" and group.field in gaps.fields else -1
+        for slot in slots.tolist():
+            begin, end = int(group.first_step[slot]), int(group.last_step[slot])
+            beside[owner[(first <= end) & (stop > begin)]] = True
+            beyond |= (field == number) & (block == group.block[slot]) & (begin <= step) & (step <= end)
+    return beyond, beside
+
+
 def best_first(
-    sketches: Iterable[Sketch], stages: Callable[[Sketch], Iterator[Stage[Found]]]
+    sketches: Iterable[Sketch], stages: Callable[[Sketch], Iterator[Stage[Found]]], tolerance: float = 0.0
 ) -> tuple[float, Found] | None:
-    """The result with the least seconds over all sketches, and those seconds; None if no sketch has one.
+    """A result and its seconds, the least over all sketches but for ``tolerance``; None if no sketch has one.
 
     Each sketch goes through its stages: first lower bounds of what it takes, the next never below the one before, at
     last a result. The sketch with the least bound goes on, so that most stop at their first, cheapest bound.
@@ -98,14 +138,15 @@ def best_first(
 
     def advance(following: Iterator[Stage[Found]]) -> None:
         for seconds, result in islice(following, 1):
-            heapq.heappush(queue, (seconds, next(turn), result, following))
+            least = seconds if result is None else seconds / (1 + tolerance)
+            heapq.heappush(queue, (least, next(turn), result, following))
 
     for sketch in sketches:
         advance(stages(sketch))
     while queue:
-        seconds, _, result, following = heapq.heappop(queue)
+        least, _, result, following = heapq.heappop(queue)
         if result is not None:
-            return seconds, result
+            return least * (1 + tolerance), result
         advance(following)
     return None
 

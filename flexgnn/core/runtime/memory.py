@@ -19,7 +19,7 @@ class Memory:
 
     def __init__(self, plan: Plan, backend: ComputeBackend) -> None:
         self._plan = plan
-        self._arena = backend.allocate(max(plan.arena_bytes, 1))
+        self._arena = backend.allocate(max(plan.arena.size_bytes, 1))
         self.ledger = Ledger(plan.compute_tier, plan.budget_bytes)
         self._open: dict[SlotKey, int] = {}
         self._pending: dict[int, list[Future[None]]] = {}
@@ -87,7 +87,7 @@ class Memory:
         """The memory of slot ``index``, shaped as the tensor, whether or not its load has ended."""
         slot = self._plan.slots[index]
         field = self._plan.workload.fields[slot.field]
-        offset = self._plan.offsets[index]
+        offset = int(self._plan.arena.offsets[index])
         flat = self._arena[offset : offset + slot.size_bytes]
         if slot.role == "cursor":
             return flat.view(np.int64)

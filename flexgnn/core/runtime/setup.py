@@ -1,6 +1,6 @@
 """What a run does once, before its first step: fill what is kept, and stage what steps will load.
 
-Works block by block, within ``Plan.setup_bytes``.
+Works block by block, within ``Arena.setup_bytes``.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def plan_over(store: GraphStore, *tiers: StorageTier, wanted: dict[str, str] | N
 def classes(plan: Plan) -> dict[str, set[str]]:
     """The tiers of each class of tensors."""
     found: dict[str, set[str]] = {}
-    for stored in stored_parts(plan.workload, plan.slot_groups):
+    for stored in stored_parts(plan.workload, plan.arena.groups):
         kind = tensor_class(plan.workload, stored.part)
         found.setdefault(kind, set()).add(plan.tier_of(stored.part, stored.block))
     return found
@@ -106,7 +106,7 @@ def test_too_little_room_says_how_much_is_spilled(store: GraphStore) -> None:
 
 def test_what_is_wanted_on_a_tier_comes_before_what_could_be_anywhere(store: GraphStore) -> None:
     plan = plan_over(store, StorageTier(name="a"))
-    parts = stored_parts(plan.workload, plan.slot_groups)
+    parts = stored_parts(plan.workload, plan.arena.groups)
     halos = [part for part in parts if tensor_class(plan.workload, part.part) == "halos"]
     room = sum(part.size_bytes for part in halos)
     tiers = (StorageTier(name="bulk", rates=SLOW), StorageTier(name="fast", rates=FAST, capacity_bytes=room))
@@ -136,7 +136,7 @@ def smallest_budget(problem: PlanningProblem) -> int:
 
 def test_sizes_of_parts_are_what_the_traffic_writes_and_the_setup_stages(store: GraphStore) -> None:
     plan = plan_over(store, StorageTier(name="a"))
-    parts = stored_parts(plan.workload, plan.slot_groups)
+    parts = stored_parts(plan.workload, plan.arena.groups)
     assert sum(part.size_bytes for part in parts if part.written) == plan.traffic_bytes["a write"]
     assert sum(part.read_bytes for part in parts) == plan.traffic_bytes["a read"]
     staged = {(part.part, part.block) for part in parts if not part.written}
@@ -148,7 +148,7 @@ def test_a_plan_for_other_tiers_is_refused(store: GraphStore) -> None:
     tiers = (StorageTier(name="a"), StorageTier(name="b", capacity_bytes=1))
     plan = plan_over(store, StorageTier(name="a"))
     problem = problem_over(store, tiers, plan.budget_bytes)
-    part = next(p.part for p in stored_parts(plan.workload, plan.slot_groups) if p.size_bytes)
+    part = next(p.part for p in stored_parts(plan.workload, plan.arena.groups) if p.size_bytes)
     for name, error in (("c", PlanError), ("b", BudgetError)):
         placed = {part: (name,) * plan.num_blocks}
         with pytest.raises(error):
@@ -165,6 +165,6 @@ def test_wishes_are_checked() -> None:
 
 def test_a_part_that_fits_no_tier_fails_even_when_nothing_is_wanted(store: GraphStore) -> None:
     plan = plan_over(store, StorageTier(name="a"))
-    parts = stored_parts(plan.workload, plan.slot_groups)
+    parts = stored_parts(plan.workload, plan.arena.groups)
     with pytest.raises(BudgetError):
         place(plan.workload, parts, [StorageTier(name="a", capacity_bytes=0)], {})

@@ -56,7 +56,7 @@ def test_a_saved_plan_freezes_to_the_same_plan(store: GraphStore, tmp_path: Path
     plan.save(tmp_path / "plan.json")
     problem = problem_of(store, model, plan.budget_bytes)
     again = freeze(problem, SavedPlan.load(tmp_path / "plan.json").decisions_for(problem), "greedy")
-    assert (again.slots, again.offsets, again.arena_bytes) == (plan.slots, plan.offsets, plan.arena_bytes)
+    assert (again.slots, again.arena.offsets.tolist()) == (plan.slots, plan.arena.offsets.tolist())
     assert again.summary() == plan.summary()
 
 
@@ -128,8 +128,8 @@ def test_what_is_read_was_written_before(model_class: type[torch.nn.Module], sto
 
 def test_live_bytes_stay_below_the_arena(store: GraphStore) -> None:
     plan = smallest_plan(store, GraphSAGE(5, 8, 3, 3))
-    assert live_bytes(plan.slot_groups, len(plan.workload.steps)).max() <= plan.arena_bytes
-    assert plan.arena_bytes + plan.workspace_bytes <= plan.budget_bytes
+    assert live_bytes(plan.arena.groups, len(plan.workload.steps)).max() <= plan.arena.size_bytes
+    assert plan.arena.size_bytes + plan.arena.workspace_bytes <= plan.budget_bytes
 
 
 def test_more_memory_never_takes_longer(store: GraphStore) -> None:
