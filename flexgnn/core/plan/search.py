@@ -20,7 +20,7 @@ from flexgnn.core.plan.packing import Effort
 from flexgnn.core.plan.plan import freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.sketch import Sketch
-from flexgnn.core.plan.ways import Way, all_ways, few_ways, spilling, workload_of
+from flexgnn.core.plan.ways import Way, all_ways, few_ways, least_bytes, spilling, workload_of
 from flexgnn.core.plan.workload import Workload
 from flexgnn.core.planner import Planner
 from flexgnn.core.sizes import format_size
@@ -267,7 +267,7 @@ def _bases(
             if known.slow(way):
                 continue
             workload = workload_of(problem, blocks, recomputed, way)
-            if not known.worth(workload):
+            if least_bytes(workload, way) > problem.budget_bytes or not known.worth(workload):
                 continue
             for lookahead in lookaheads:
                 sketch = Sketch(problem, workload, spilling(workload, lookahead, recomputed, way))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flexgnn.core.plan.blocks import Blocks
-from flexgnn.core.plan.decisions import WHOLE_FOR_A_PHASE, Access, Decisions
+from flexgnn.core.plan.decisions import BY_HALOS, WHOLE_FOR_A_PHASE, Access, Decisions
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.slices import useful_slices
 from flexgnn.core.plan.workload import Source, Workload
@@ -56,6 +56,13 @@ def workload_of(problem: PlanningProblem, blocks: Blocks, recomputed: frozenset[
     if way.access != "blocks":
         return workload
     return problem.workload(blocks, recomputed, way.hub_blocks, frozenset(workload.published))
+
+
+def least_bytes(workload: Workload, way: Way) -> int:
+    """No decisions need less memory: workspace, and what a phase pulls from that has to be whole."""
+    fields, whole = workload.fields, {n for n, access in way.of(workload).items() if access not in BY_HALOS}
+    pulled = [sum(int(fields[n].sizes.sum()) for n in phase.pulled if n in whole) for phase in workload.phases]
+    return max(phase.workspace_bytes for phase in workload.phases) + max(pulled)
 
 
 def spilling(workload: Workload, lookahead: int, recomputed: frozenset[str], way: Way) -> Decisions:
