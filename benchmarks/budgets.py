@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import torch
-from policies import LRUPlanner, WholeBlocksPlanner
+from policies import LRUPlanner, ReadingAheadLRUPlanner, WholeBlocksPlanner
 from torch_geometric.nn import GCN
 
 from flexgnn import GraphStore, Trainer
@@ -30,7 +30,14 @@ from flexgnn.planners.learned import LearnedPlanner
 
 SHARES = (2, 4, 8, 16)
 """Divisors of what the run needs in memory."""
-PLANNERS: tuple[type[Planner], ...] = (ILPPlanner, LearnedPlanner, GreedyPlanner, LRUPlanner, WholeBlocksPlanner)
+PLANNERS: tuple[type[Planner], ...] = (
+    ILPPlanner,
+    LearnedPlanner,
+    GreedyPlanner,
+    LRUPlanner,
+    ReadingAheadLRUPlanner,
+    WholeBlocksPlanner,
+)
 WHOLE_BLOCK_SHARES = (2, 4)
 """Below, an epoch over whole blocks takes minutes."""
 Case = tuple[int, str]

@@ -1,4 +1,4 @@
-"""What plans are compared with: a cache that drops what was used longest ago, and halos of whole blocks."""
+"""What plans are compared with: caches that drop what was used longest ago, and halos of whole blocks."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ class _OneWay(SketchPlanner):
     """Every field is reached in one way; nothing is whole, and nothing a hub."""
 
     access: Access
+    lookaheads: tuple[int, ...] = (1, 0)
 
     def sketches(self, problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterable[Sketch]:
         for blocks in choices:
             way = Way(self.access if blocks.count > 1 else "held")
             workload = workload_of(problem, blocks, frozenset(), way)
-            for lookahead in (1, 0):
+            for lookahead in self.lookaheads:
                 sketch = Sketch(problem, workload, spilling(workload, lookahead, frozenset(), way))
                 if sketch.feasible:
                     yield sketch
@@ -32,10 +33,14 @@ class _OneWay(SketchPlanner):
 
 
 class LRUPlanner(_OneWay):
-    """Packed halos, and a cache of the room that is left: a tensor stays if what is used meanwhile fits beside it."""
+    """Packed halos, and a cache of the room that is left: a tensor stays if what is used meanwhile fits beside it.
+
+    Loads are made when they are needed: a cache does not know what comes next.
+    """
 
     name = "lru"
     access = "packed"
+    lookaheads = (0,)
 
     def fill(self, sketch: Sketch) -> Array:
         gaps, num_steps = sketch.gaps, len(sketch.room)
@@ -51,6 +56,13 @@ class LRUPlanner(_OneWay):
         scores = np.where(between <= capacity, -between, -np.inf)
         kept = sketch.filled(scores)
         return kept & np.isfinite(scores)
+
+
+class ReadingAheadLRUPlanner(LRUPlanner):
+    """The same with loads one step ahead and writes behind, as plans have them."""
+
+    name = "lru, reading ahead"
+    lookaheads = (1, 0)
 
 
 class WholeBlocksPlanner(_OneWay):

@@ -23,6 +23,8 @@ _ROUNDS = 40
 Effort = Literal["quick", "full"]
 _WORK: dict[Effort, int] = {"quick": 4 * 10**7, "full": 4 * 10**8}
 """Limit of rounds times the square of the number of slots: at most about 0.1 and 1 second."""
+_STRIDE = 32
+"""Steps from one list of the slots that are there to the next."""
 _TOP = 0.98
 """Slots that end above this part of the buffer come first in the next round, if it is not enough by then."""
 
@@ -55,13 +57,13 @@ def pack(
         return np.zeros(0, dtype=np.int64), 0
     sizes = aligned(size_bytes, alignment_bytes)
     first, last = first_step, last_step
-    orders = _orders(sizes, first, last)
+    orders, stays = _orders(sizes, first, last), _index(first, last)
     best: tuple[Array, int] = (np.empty(0, dtype=np.int64), np.iinfo(np.int64).max)
     rounds = 1 if enough_bytes is None else max(min(_ROUNDS, _WORK[effort] // len(sizes) ** 2), 1)
     for _ in range(rounds):
         for position, order in enumerate(orders):
             offsets = np.zeros(len(sizes), dtype=np.int64)
-            end = int(_place(order, sizes, first, last, offsets))
+            end = int(_place(order, sizes, first, last, *stays, offsets))
             if end < best[1]:
                 best = offsets, end
             if enough_bytes is not None and end <= enough_bytes:
@@ -83,24 +85,62 @@ def _orders(sizes: Array, first: Array, last: Array) -> list[Array]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _place(order: Array, sizes: Array, first: Array, last: Array, offsets: Array) -> int:
-    """Place slots in ``order``; returns the end of the last. Placed ones are kept sorted by offset."""
-    placed = np.empty(len(sizes), dtype=np.int64)
-    size_bytes = 0
-    for count in range(len(order)):
-        index = order[count]
-        offset = 0
-        for position in range(count):
-            other = placed[position]
-            if first[other] <= last[index] and last[other] >= first[index]:
-                if offsets[other] - offset >= sizes[index]:
-                    break
-                offset = max(offset, offsets[other] + sizes[other])
+def _index(first: Array, last: Array) -> tuple[Array, Array, Array, Array]:
+    """What finds the slots that are there at some steps.
+
+    Returns:
+        Slots by first step; the number of those that begin before each step, from the first step of all on; the slots
+        that are there at every ``_STRIDE``-th step since the one before, together, and where each list of them begins.
+    """
+    base, steps = first.min(), last.max() - first.min() + 1
+    begun = np.zeros(steps + 1, dtype=np.int64)
+    counts = np.zeros((steps - 1) // _STRIDE + 2, dtype=np.int64)
+    for slot in range(len(first)):
+        begun[first[slot] - base + 1] += 1
+        for mark in range((first[slot] - base) // _STRIDE + 1, (last[slot] - base) // _STRIDE + 1):
+            counts[mark + 1] += 1
+    bounds = np.cumsum(counts)
+    there, filled = np.empty(bounds[-1], dtype=np.int64), bounds[:-1].copy()
+    for slot in range(len(first)):
+        for mark in range((first[slot] - base) // _STRIDE + 1, (last[slot] - base) // _STRIDE + 1):
+            there[filled[mark]] = slot
+            filled[mark] += 1
+    return np.argsort(first, kind="mergesort"), np.cumsum(begun), there, bounds
+
+
+@numba.njit(nogil=True, cache=True)
+def _place(
+    order: Array,
+    sizes: Array,
+    first: Array,
+    last: Array,
+    by_first: Array,
+    begun: Array,
+    there: Array,
+    bounds: Array,
+    offsets: Array,
+) -> int:
+    """Place slots in ``order``, each at the lowest offset that is free; returns the end of the last."""
+    base, size_bytes = first.min(), 0
+    begins, ends = np.empty_like(sizes), np.empty_like(sizes)
+    offsets[:] = -1
+    for index in order:
+        mark = (first[index] - base) // _STRIDE
+        count = 0
+        for listed, start, stop in (
+            (there, bounds[mark], bounds[mark + 1]),
+            (by_first, begun[mark * _STRIDE], begun[last[index] - base + 1]),
+        ):
+            for other in listed[start:stop]:
+                if offsets[other] >= 0 and last[other] >= first[index]:
+                    begins[count], ends[count] = offsets[other], offsets[other] + sizes[other]
+                    count += 1
+        offset, moved = 0, True
+        while moved:
+            moved = False
+            for k in range(count):
+                if begins[k] < offset + sizes[index] and ends[k] > offset:
+                    offset, moved = ends[k], True
         offsets[index] = offset
         size_bytes = max(size_bytes, offset + sizes[index])
-        position = count
-        while position > 0 and offsets[placed[position - 1]] >= offset:
-            placed[position] = placed[position - 1]
-            position -= 1
-        placed[position] = index
     return size_bytes

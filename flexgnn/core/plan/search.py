@@ -32,6 +32,9 @@ Stage: TypeAlias = tuple[float, Found | None]
 
 _ATTEMPTS = 16
 """Fillings that are tried to be packed."""
+_SMALL_STEPS, _PACKED_SLOTS = 8, 5 * 10**7
+"""Attempts that give up no more than what was missing in the one before; fewer where the square of the number of slots
+times the attempts would be more than this."""
 _PROMOTED = 2
 _PATIENCE = 2
 _FAR = 1.5
@@ -81,7 +84,7 @@ def packed(sketch: Sketch, kept: Array, *, effort: Effort = "quick") -> Iterator
     Packing needs more than what is live at any moment. Nothing if none are found that fit.
     """
     problem = sketch.problem
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         try:
             decisions = sketch.decided(kept)
         except BudgetError:  # of a storage tier
@@ -90,18 +93,21 @@ def packed(sketch: Sketch, kept: Array, *, effort: Effort = "quick") -> Iterator
         if arena.peak_bytes <= problem.budget_bytes:
             yield sketch.seconds(kept), decisions
             return
-        kept = _relieved(sketch, kept, arena)
+        # Where packing takes long, there is no time for many small steps.
+        small_steps = min(_SMALL_STEPS, _PACKED_SLOTS // len(arena.offsets) ** 2)
+        kept = relieved(sketch, kept, arena, spare=2 ** max(attempt - small_steps, 0))
 
 
-def _relieved(sketch: Sketch, kept: Array, arena: Arena) -> Array:
+def relieved(sketch: Sketch, kept: Array, arena: Arena, spare: int = 1) -> Array:
     """Bool [G]: ``kept`` without the gaps whose slots did not fit in ``arena``.
 
-    If there are none, without those that save least of what is there at the same time, enough for what was missing.
+    If there are none, without those that save least of what is there at the same time: enough for ``spare`` times what
+    was missing.
     """
     beyond, beside = _crowding(sketch, arena)
     if (kept & beyond).any():
         return kept & ~beyond
-    missing = arena.peak_bytes - sketch.problem.budget_bytes
+    missing = spare * (arena.peak_bytes - sketch.problem.budget_bytes)
     candidates = np.flatnonzero(kept & beside if (kept & beside).any() else kept)
     cheapest = candidates[np.argsort(sketch.gaps.densities[candidates], kind="stable")]
     enough = np.searchsorted(np.cumsum(sketch.gaps.sizes[cheapest]), missing) + 1

@@ -46,7 +46,7 @@ def few_ways(problem: PlanningProblem, blocks: Blocks) -> list[list[Way]]:
     ways = all_ways(problem, blocks)
     packed = [way for way in ways if way.access == "packed"]
     # Narrower slices than have to be are slower.
-    others = [[way for way in ways if way.access == access] for access in ("held", "ahead", "loaded")]
+    others = [[way for way in ways if way.access == access] for access in ("held", "ahead", "loaded", "blocks")]
     return [*([way] for way in dict.fromkeys([*packed[:1], *packed[len(packed) // 2 :][:1]])), *others]
 
 

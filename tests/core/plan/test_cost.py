@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch_geometric.nn import GCN, GraphSAGE
 
-from flexgnn.core.plan.cost import compute_seconds, schedule, step_seconds
+from flexgnn.core.plan.cost import compute_seconds, pass_seconds, schedule, step_seconds
 from flexgnn.core.plan.locality import distance_classes, reach_of
 from flexgnn.core.plan.machines import load_machine, machine_names, stated_compute
 from flexgnn.core.plan.placement import StorageTier
@@ -16,6 +16,7 @@ from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.rates import ComputeRates, Figure, Reach
 from flexgnn.core.plan.work import Work
 from flexgnn.core.program.lower import lower
+from tests.core.plan.problems import small_problem
 from tests.graphs import small_graph, store_of
 
 RATES = stated_compute(load_machine("laptop-nvme"))
@@ -105,3 +106,17 @@ def test_the_machines_that_come_with_flexgnn_say_where_their_figures_are_from() 
 def test_a_graph_without_edges_has_a_reach() -> None:
     reach = reach_of(np.zeros((2, distance_classes()), dtype=np.int64), 10, 0)
     assert np.all(np.isfinite(RATES.edge_seconds(8, reach)))
+
+
+def test_each_further_pass_over_a_halo_takes_time(tmp_path: Path) -> None:
+    problem = small_problem(tmp_path, 2**20)
+    for blocks in problem.choices[1:]:
+        workload = problem.workload(blocks)
+        seconds = [pass_seconds(RATES, workload, pull) for pull in workload.published.values()]
+        for of_pull in seconds:
+            assert of_pull.shape == (blocks.count,)
+            assert (of_pull > RATES.single("step")).all()
+        # What is wider, and blocks with more rows, take longer.
+        widths = [workload.fields[name].width or 1 for name in workload.published]
+        assert seconds[int(np.argmax(widths))].sum() >= seconds[int(np.argmin(widths))].sum()
+        assert seconds[0][0] >= seconds[0][-1]

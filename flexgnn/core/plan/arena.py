@@ -1,0 +1,82 @@
+"""Where the slots of a plan lie in the one buffer of the compute tier, and the memory that this takes in all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flexgnn.core.plan.decisions import Decisions
+from flexgnn.core.plan.packing import Effort, pack
+from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.slots import SlotBuilder, SlotGroup, live_bytes
+from flexgnn.core.plan.workload import Source, Workload
+from flexgnn.core.tier import Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Arena:
+    """Slots with their places. Shape legend: n slots, group by group."""
+
+    groups: tuple[SlotGroup, ...]
+    offsets: Array
+    """int64 [n], in bytes."""
+    size_bytes: int
+    workspace_bytes: int
+    """Beside it: activations and gradients of the tiles in work."""
+    setup_bytes: int
+    """Needed once, before the first step: what the setup works in, and what it leaves in slots."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that is in use at any moment."""
+        return max(self.size_bytes + self.workspace_bytes, self.setup_bytes)
+
+    def beyond(self, budget_bytes: int) -> list[Array]:
+        """int64: of each group, the slots that end where ``budget_bytes`` would not reach."""
+        ends = self.offsets + column(self.groups, "size_bytes") + self.workspace_bytes
+        bounds = np.cumsum([len(group) for group in self.groups])[:-1]
+        return [np.flatnonzero(of_group > budget_bytes) for of_group in np.split(ends, bounds)]
+
+
+def lay_out(problem: PlanningProblem, workload: Workload, decisions: Decisions, effort: Effort = "full") -> Arena:
+    """The arena of ``decisions``, in no more than the budget if a place for everything is found there.
+
+    What is found with little effort is found with more.
+    """
+    groups = SlotBuilder(workload, decisions).build()
+    workspace_bytes = max(phase.workspace_bytes for phase in workload.phases)
+    sizes, first, last = (column(groups, name) for name in ("size_bytes", "first_step", "last_step"))
+    enough_bytes = problem.budget_bytes - workspace_bytes
+    offsets, size_bytes = pack(sizes, first, last, problem.alignment_bytes, enough_bytes, effort)
+    return Arena(
+        groups=tuple(groups),
+        offsets=offsets,
+        size_bytes=size_bytes,
+        workspace_bytes=workspace_bytes,
+        setup_bytes=_setup_bytes(workload, groups),
+    )
+
+
+def column(groups: Sequence[SlotGroup], name: str) -> Array:
+    """One column of all slots."""
+    values: Array = np.concatenate([getattr(group, name) for group in groups])
+    return values
+
+
+def _setup_bytes(workload: Workload, groups: Sequence[SlotGroup]) -> int:
+    """Memory of the setup: slots that it fills, and what it lists halos and packs rows in."""
+    kept = int(live_bytes(groups, len(workload.steps))[0])
+    roles = {(group.role, group.field) for group in groups}
+    packed_inputs = [n for role, n in roles if role == "halo" and workload.fields[n].source is Source.STORE]
+    packing = max((3 * workload.blocks.rows_per_block * workload.fields[n].row_bytes for n in packed_inputs), default=0)
+    lists = 0
+    for direction, halos in workload.halos.items():
+        size = 8 * max(halos.edges)
+        if ("own", f"{direction}/packed") in roles:
+            sent = max(workload.fields[f"{direction}/sends"].rows)
+            listed = halos.num_hubs + int(halos.needed.sum())
+            size += 4 * workload.blocks.num_nodes + 4 * listed + 12 * sent + packing
+        lists = max(lists, size)
+    return kept + lists
