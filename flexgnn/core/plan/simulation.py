@@ -20,9 +20,6 @@ from flexgnn.core.plan.traffic import Traffic
 from flexgnn.core.plan.workload import Workload
 from flexgnn.core.tier import Array
 
-_WINDOW = 2
-"""Passes of a halo, or groups of a pack, that have room at the same time."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Timeline:
@@ -97,8 +94,7 @@ def _jobs(traffic: Traffic, rates: Rates) -> tuple[dict[int, list[_Job]], dict[i
     writes: dict[int, list[_Job]] = defaultdict(list)
     for moves in traffic.transfers:
         seconds = traffic.costs(moves, rates).seconds
-        ahead = np.minimum(_WINDOW / np.maximum(moves.parts, 1), 1.0)
-        columns = (moves.channel, moves.step, moves.begin, moves.end, seconds, ahead)
+        columns = (moves.channel, moves.step, moves.begin, moves.end, seconds, moves.awaited_share)
         for channel, step, begin, end, total, share in zip(*(column.tolist() for column in columns), strict=True):
             first = _Job(channel=channel, part=moves.part, seconds=share * total, due=step)
             rest = _Job(channel=channel, part=moves.part, seconds=(1 - share) * total, due=step, beside=True)

@@ -33,6 +33,8 @@ def channel(tier: str, direction: str) -> str:
     return f"{tier} {direction}"
 
 
+WINDOW_PARTS = 2
+"""Passes of a halo, or groups of a pack, that have room at the same time."""
 PROCESSOR = 0
 """The first of :attr:`Traffic.channels`: computation, and the handling of transfers."""
 
@@ -66,6 +68,12 @@ class Transfers:
     """Whether the computation stands still meanwhile."""
     further: tuple[Pull, Array] | None = None
     """The passes (int64) over the block of each step that it adds to a pull, beyond the first."""
+
+    @property
+    def awaited_share(self) -> Array:
+        """float64: the share that a step without a lookahead waits for; the rest goes beside its computation."""
+        share: Array = np.minimum(WINDOW_PARTS / np.maximum(self.parts, 1), 1.0)
+        return share
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,7 +147,7 @@ class Traffic:
         )
 
     def busy_seconds(self, rates: Rates) -> Array:
-        """float64, phases x channels: how long each is busy."""
+        """float64, phases x channels: how long each is busy; without a lookahead, how long steps wait for it."""
         busy = np.zeros((len(self._workload.phases), len(self.channels)))
         busy[:, PROCESSOR] = [compute_seconds(rates.compute, self._workload, phase) for phase in self._workload.phases]
         for group in self.groups:
@@ -152,7 +160,9 @@ class Traffic:
         busy = np.zeros((len(self._workload.phases), len(self.channels)))
         for moves in (*self.reads(group), *self.writes(group)):
             costs = self.costs(moves, rates)
-            np.add.at(busy, (costs.phase, costs.channel), costs.seconds)
+            # Without a lookahead, what goes beside the computation of its step is taken to be hidden by it.
+            shown = costs.seconds if self._lookahead else costs.seconds * moves.awaited_share
+            np.add.at(busy, (costs.phase, costs.channel), shown)
             np.add.at(busy[:, PROCESSOR], costs.phase, costs.handling + costs.seconds * moves.awaited)
         return busy
 
