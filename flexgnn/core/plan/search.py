@@ -93,6 +93,8 @@ def packed(sketch: Sketch, kept: Array, *, effort: Effort = "quick") -> Iterator
         if arena.peak_bytes <= problem.budget_bytes:
             yield sketch.seconds(kept), decisions
             return
+        if not kept.any():
+            return
         # Where packing takes long, there is no time for many small steps.
         small_steps = min(_SMALL_STEPS, _PACKED_SLOTS // len(arena.offsets) ** 2)
         kept = relieved(sketch, kept, arena, spare=2 ** max(attempt - small_steps, 0))

@@ -39,7 +39,7 @@ from flexgnn.core.tier_spec import TierSpec, tier_specs
 COMPUTE_TIERS = {"cpu": "ram", "cuda": "cuda"}
 """The tier in which each kind of device computes."""
 
-FIXED_MEMORY_BYTES = 64 * 2**20
+FIXED_MEMORY_BYTES = 96 * 2**20
 """What a run may take beside the budget, whatever the graph: compiled kernels, stacks and allocators of threads, the
 optimizer's state, one chunk of the store on its way in, and the plan itself."""
 
