@@ -45,7 +45,9 @@ class ILPPlanner(SketchPlanner):
         kept = self.fill(sketch)
         yield sketch.seconds(kept), None
         # An optimal filling may be harder to pack than the greedy one.
-        found = [*packed(sketch, kept, effort="full"), *packed(sketch, sketch.greedy_filling, effort="full")]
+        found = list(packed(sketch, kept, effort="full"))
+        if not found or sketch.greedy_seconds < found[0][0]:
+            found += packed(sketch, sketch.greedy_filling, effort="full")
         yield from sorted(found, key=lambda stage: stage[0])[:1]
 
     def fill(self, sketch: Sketch) -> Array:

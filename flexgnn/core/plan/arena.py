@@ -46,15 +46,14 @@ def lay_out(problem: PlanningProblem, workload: Workload, decisions: Decisions, 
     What is found with little effort is found with more.
     """
     groups = SlotBuilder(workload, decisions).build()
-    workspace_bytes = max(phase.workspace_bytes for phase in workload.phases)
     sizes, first, last = (column(groups, name) for name in ("size_bytes", "first_step", "last_step"))
-    enough_bytes = problem.budget_bytes - workspace_bytes
+    enough_bytes = problem.budget_bytes - workload.workspace_bytes
     offsets, size_bytes = pack(sizes, first, last, problem.alignment_bytes, enough_bytes, effort)
     return Arena(
         groups=tuple(groups),
         offsets=offsets,
         size_bytes=size_bytes,
-        workspace_bytes=workspace_bytes,
+        workspace_bytes=workload.workspace_bytes,
         setup_bytes=_setup_bytes(workload, groups),
     )
 

@@ -39,9 +39,8 @@ class Sketch:
         """``decisions`` keep nothing, and place nothing yet."""
         self.problem, self.workload, self.decisions = problem, workload, decisions
         groups = SlotBuilder(workload, decisions).build()
-        workspace = max(phase.workspace_bytes for phase in workload.phases)
         live = live_bytes(groups, len(workload.steps), problem.alignment_bytes)[1:]
-        self.room: Array = problem.budget_bytes - workspace - live
+        self.room: Array = problem.budget_bytes - workload.workspace_bytes - live
         """int64 [S]: bytes that gaps may fill at each step; negative where the sketch needs more than there is."""
         self._groups = groups
 

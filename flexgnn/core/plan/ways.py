@@ -62,7 +62,7 @@ def least_bytes(workload: Workload, way: Way) -> int:
     """No decisions need less memory: workspace, and what a phase pulls from that has to be whole."""
     fields, whole = workload.fields, {n for n, access in way.of(workload).items() if access not in BY_HALOS}
     pulled = [sum(int(fields[n].sizes.sum()) for n in phase.pulled if n in whole) for phase in workload.phases]
-    return max(phase.workspace_bytes for phase in workload.phases) + max(pulled)
+    return workload.workspace_bytes + max(pulled)
 
 
 def spilling(workload: Workload, lookahead: int, recomputed: frozenset[str], way: Way) -> Decisions:

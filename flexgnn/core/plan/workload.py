@@ -166,6 +166,11 @@ class Workload:
         return range(count - 1, -1, -1) if phase.descending else range(count)
 
     @property
+    def workspace_bytes(self) -> int:
+        """The most of any phase."""
+        return max(phase.workspace_bytes for phase in self.phases)
+
+    @property
     def flops(self) -> int:
         """Of an epoch: the matrix products of all phases at all rows, and two a column and edge of every pull."""
         return sum(round(p.work.flops * self._tiles) for p in self.phases) + sum(

@@ -55,7 +55,7 @@ class PullMeasurement:
             yield "row", (width,), of_row
             for reach_bytes in _PULL_BYTES:
                 seconds = self._seconds(bench, width, reach_bytes) / TILE_ROWS
-                yield "pull", (width, reach_bytes), (seconds - of_row.min()) / _DEGREE
+                yield "pull", (width, reach_bytes), np.maximum(seconds - of_row.min(), 0.1 * seconds) / _DEGREE
         whole = 8 * VECTOR_COLUMNS
         extra = self._seconds(bench, whole - 1, _NEAR_BYTES) - self._seconds(bench, whole, _NEAR_BYTES)
         beyond = (whole - 1) % VECTOR_COLUMNS

@@ -7,24 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexgnn.core.errors import BudgetError
 from flexgnn.core.plan.arena import column, lay_out
 from flexgnn.core.plan.plan import freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.search import all_sketches, packed, relieved
 from flexgnn.core.plan.sketch import Sketch
 from flexgnn.core.plan.ways import Way, all_ways, least_bytes, spilling, workload_of
-from flexgnn.planners.greedy import GreedyPlanner
-from tests.core.plan.problems import small_problem
+from tests.core.plan.problems import tight_problem
 
 
 @pytest.fixture
 def problem(tmp_path: Path) -> PlanningProblem:
     """With a little more memory than it needs."""
-    problem = small_problem(tmp_path, 2)
-    with pytest.raises(BudgetError) as refusal:
-        GreedyPlanner().decide(problem)
-    return problem.with_budget(int(1.3 * refusal.value.smallest_bytes))
+    return tight_problem(tmp_path, 1.3)
 
 
 def some_sketches(problem: PlanningProblem) -> list[Sketch]:

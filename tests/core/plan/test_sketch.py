@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexgnn.core.errors import BudgetError
 from flexgnn.core.plan.bound import find_lower_bound
 from flexgnn.core.plan.plan import freeze
 from flexgnn.core.plan.problem import PlanningProblem
@@ -18,16 +17,13 @@ from flexgnn.core.planner import Planner
 from flexgnn.planners.greedy import GreedyPlanner
 from flexgnn.planners.ilp import ILPPlanner
 from flexgnn.planners.learned import LearnedPlanner
-from tests.core.plan.problems import small_problem
+from tests.core.plan.problems import tight_problem
 
 
 @pytest.fixture
 def problem(tmp_path: Path) -> PlanningProblem:
     """With a little more memory than it needs."""
-    problem = small_problem(tmp_path, 1)
-    with pytest.raises(BudgetError) as refusal:
-        GreedyPlanner().decide(problem)
-    return problem.with_budget(int(1.4 * refusal.value.smallest_bytes))
+    return tight_problem(tmp_path, 1.4)
 
 
 def some(sketches: list[Sketch], count: int) -> list[Sketch]:
