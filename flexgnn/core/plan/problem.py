@@ -246,7 +246,8 @@ class PlanningProblem:
         def gradients_of(outputs: NamedTensors) -> NamedTensors:
             if kind == "loss":
                 return {program.logits: loss_gradient(outputs[program.logits])}
-            return {name: torch.empty_like(t) for name, t in outputs.items() if name in program.needs_grad}
+            needed = [name for name in segment.outputs if name in program.needs_grad]
+            return {name: torch.empty(rows, program.widths[name]) for name in needed}
 
         return lambda: run_backward(segment, values, context, program.needs_grad, gradients_of)
 

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numba
 import numpy as np
@@ -106,35 +105,29 @@ def counting_draws() -> Iterator[DrawCount]:
         _draws.reset(token)
 
 
-def _masked(values: Tensor, p: float, site: int, rows: RowContext) -> Tensor:
+def _mask(values: Tensor, p: float, site: int, rows: RowContext, out: Tensor) -> Tensor:
+    """``values`` dropped and scaled into ``out``, which may be the same; both contiguous."""
     if (count := _draws.get()) is not None:
         count.values += values.numel()
-    flat = values.detach().contiguous().view(-1).numpy()
-    out = np.empty_like(flat)
     elements_per_row = values[0].numel() if len(values) else 0
     key_0, key_1 = _key(rows.seed, rows.epoch)
-    threshold = np.uint32(min(round(p * 2**32), 2**32 - 1))
     _apply_mask(
-        flat, rows.start * elements_per_row, np.uint32(site), key_0, key_1, threshold, np.float32(1 / (1 - p)), out
+        values.view(-1).numpy(),
+        rows.start * elements_per_row,
+        np.uint32(site),
+        key_0,
+        key_1,
+        np.uint32(min(round(p * 2**32), 2**32 - 1)),
+        np.float32(1 / (1 - p)),
+        out.view(-1).numpy(),
     )
-    return torch.from_numpy(out).view(values.shape)
-
-
-class _Dropout(torch.autograd.Function):
-    """Nothing is kept for backward: the mask is drawn again."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, p: float, site: int, rows: RowContext) -> Tensor:
-        ctx.call = (p, site, rows)
-        return _masked(x, p, site, rows)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
-        return _masked(gradients[0], *ctx.call), None, None, None
+    return out
 
 
 def dropout(x: Tensor, p: float, site: int, rows: RowContext) -> Tensor:
     """``x`` with each element zeroed with probability ``p``, else scaled by ``1 / (1 - p)``; ``x`` out of training.
+
+    It is its own derivative: applied to the gradient of its result, it gives that of ``x``.
 
     Args:
         x: R x D float32 on the CPU; further dimensions count as width.
@@ -146,5 +139,12 @@ def dropout(x: Tensor, p: float, site: int, rows: RowContext) -> Tensor:
         return x
     if p >= 1:
         return x * 0.0
-    result: Tensor = _Dropout.apply(x, p, site, rows)  # type: ignore[no-untyped-call]
-    return result
+    x = x.contiguous()
+    return _mask(x, p, site, rows, torch.empty_like(x))
+
+
+def dropout_(x: Tensor, p: float, site: int, rows: RowContext) -> Tensor:
+    """:func:`dropout` in place; ``x`` is contiguous."""
+    if not rows.training:
+        return x
+    return x.mul_(0.0) if p >= 1 else _mask(x, p, site, rows, x)

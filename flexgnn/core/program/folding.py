@@ -79,8 +79,8 @@ def folding_program(program: Program, folded: Folded, columns: range) -> Program
     given, chosen = ((), ()) if direct else ((folded.input,), (_COLUMNS,))
     return Program(
         segments=(
-            Segment(stage=0, inputs=given, outputs=chosen, run=choose, parameters=()),
-            Segment(stage=1, inputs=(_AGGREGATED,), outputs=(_OUTPUT,), run=keep, parameters=()),
+            Segment(stage=0, inputs=given, outputs=chosen, run=choose),
+            Segment(stage=1, inputs=(_AGGREGATED,), outputs=(_OUTPUT,), run=keep),
         ),
         aggregations=(
             Aggregation(stage=1, input=source, output=_AGGREGATED, reduce=folded.reduce, adjacency=folded.adjacency),

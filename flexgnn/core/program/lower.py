@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
-from torch.nn import Parameter
+from torch.fx import Graph, Node
 
-from flexgnn.core.errors import LoweringError
+from flexgnn.core.program.building import build_segment
 from flexgnn.core.program.convs import AGGREGATION
 from flexgnn.core.program.dropout import dropout
-from flexgnn.core.program.functional import ROWS, functionalize, same_computation
+from flexgnn.core.program.functional import functionalize, same_computation
 from flexgnn.core.program.partition import Partition, partition
-from flexgnn.core.program.program import Aggregation, Program, RowContext, Segment, is_stored
+from flexgnn.core.program.program import Aggregation, Program, is_stored
 from flexgnn.core.program.refusals import refuse
 from flexgnn.core.program.rewrites import ALL_REWRITES, Rewritten, checked_rewrites, rewrite
-from flexgnn.core.program.row_local import EVALUATION, PROBE_ROWS, Fact
+from flexgnn.core.program.row_local import Fact
 from flexgnn.core.program.trace import make_root, trace
 
 
@@ -62,7 +58,7 @@ def _assemble(root: torch.nn.Module, graph: Graph, rewritten: Rewritten, rewrite
     computed = frozenset(name for name in widths if not is_stored(name))
     needs_grad = with_gradients if "gradients" in rewrites else computed
     return Program(
-        segments=tuple(_segment(root, graph, cut, stage, facts, widths) for stage in range(len(cut.parts))),
+        segments=tuple(build_segment(root, graph, cut, stage, facts, needs_grad) for stage in range(len(cut.parts))),
         aggregations=tuple(_aggregation(node, cut, facts) for node in cut.aggregations),
         widths=widths,
         needs_grad=needs_grad,
@@ -96,71 +92,3 @@ def _aggregation(node: Node, cut: Partition, facts: dict[Node, Fact]) -> Aggrega
         reduce=reduce,
         adjacency=adjacency,
     )
-
-
-def _segment(
-    root: torch.nn.Module, graph: Graph, cut: Partition, stage: int, facts: dict[Node, Fact], widths: dict[str, int]
-) -> Segment:
-    part = cut.parts[stage]
-    local = Graph()
-    copies: dict[Node, Node] = {}
-    inputs = {node: cut.input_name(node, stage, facts) for node in graph.nodes if node in part.inputs}
-    for node, name in inputs.items():
-        copies[node] = local.placeholder(name)
-    rows = local.placeholder(ROWS)
-    for node in graph.nodes:
-        if node in part.body:
-            copies[node] = local.node_copy(node, lambda used: copies.get(used, rows))
-    outputs = {cut.names[node]: copies[node] for node in graph.nodes if node in part.outputs}
-    local.output(tuple(outputs.values()))
-    module = GraphModule(root, local, class_name=f"Segment{stage}")
-    _verify_rows(module, stage, [widths[name] for name in inputs.values()])
-    return Segment(
-        stage=stage,
-        inputs=tuple(inputs.values()),
-        outputs=tuple(outputs),
-        run=_runner(module),
-        parameters=_trainable(root, local.nodes),
-    )
-
-
-def _runner(module: GraphModule) -> Callable[[Sequence[Tensor], RowContext], tuple[Tensor, ...]]:
-    def run(inputs: Sequence[Tensor], rows: RowContext) -> tuple[Tensor, ...]:
-        outputs: tuple[Tensor, ...] = module(*inputs, rows)
-        return outputs
-
-    return run
-
-
-def _trainable(root: torch.nn.Module, nodes: Iterable[Node]) -> tuple[Parameter, ...]:
-    found: dict[Parameter, None] = {}
-    for node in nodes:
-        target = str(node.target)
-        if node.op == "call_module":
-            found.update(dict.fromkeys(root.get_submodule(target).parameters()))
-        elif node.op == "get_attr":
-            path, _, name = target.rpartition(".")
-            value: Any = getattr(root.get_submodule(path), name)
-            if isinstance(value, Parameter):
-                found[value] = None
-    return tuple(parameter for parameter in found if parameter.requires_grad)
-
-
-def _verify_rows(module: GraphModule, stage: int, widths: Sequence[int]) -> None:
-    """Run a segment on a few rows together and one by one: a second guard, beside the check of each operation.
-
-    In float64, where rounding can't be mistaken for a dependence between rows.
-    """
-    double = copy.deepcopy(module).double()
-    generator = torch.Generator().manual_seed(stage)
-    inputs = [torch.randn(PROBE_ROWS, width, generator=generator, dtype=torch.float64) for width in widths]
-    with torch.no_grad():
-        together = double(*inputs, EVALUATION)
-        for row in range(PROBE_ROWS):
-            alone = double(*(values[row : row + 1] for values in inputs), EVALUATION)
-            for whole, single in zip(together, alone, strict=True):
-                if not torch.allclose(whole[row : row + 1], single, rtol=1e-6, atol=1e-9, equal_nan=True):
-                    raise LoweringError(
-                        f"segment {stage} of the model gives a row another value alone than among other rows; "
-                        "please report the model: FlexGNN took each of its operations to be row-local"
-                    )

@@ -94,8 +94,10 @@ class Segment:
     run: Callable[[Sequence[Tensor], RowContext], tuple[Tensor, ...]]
     """Inputs, each R x D, in the order of ``inputs``, to outputs in the order of ``outputs``. Never writes to its
     inputs. An output may be one of the inputs itself, or share its memory."""
-    parameters: tuple[torch.nn.Parameter, ...]
+    parameters: tuple[torch.nn.Parameter, ...] = ()
     """The trainable parameters that it uses: the user's own objects."""
+    differentiate: Callable[..., list[Tensor | None]] | None = None
+    """Gradients from inputs; see :func:`~flexgnn.core.program.derivative.derivative`. None: it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,14 +37,31 @@ class Fact:
     """The last stage whose aggregations it depends on; None: it has no rows."""
     shape: tuple[int, ...] | None
     """Of a tensor, rows first; None: a tuple of tensors."""
-    is_float32: bool
+    dtype: torch.dtype | None
+    """None: a tuple of tensors."""
     needs_grad: bool
     """Whether it depends on a trainable parameter."""
 
     @property
     def is_value(self) -> bool:
         """Whether it can be stored between segments: an N x D tensor."""
-        return self.stage is not None and self.shape is not None and len(self.shape) == 2 and self.is_float32
+        return (
+            self.stage is not None and self.shape is not None and len(self.shape) == 2 and self.dtype is torch.float32
+        )
+
+    @property
+    def has_derivative(self) -> bool:
+        """Whether it is made of real numbers; of a tuple, whether it may be."""
+        return self.dtype is None or self.dtype.is_floating_point
+
+
+NO_VALUE = Fact(stage=None, shape=None, dtype=None, needs_grad=False)
+"""Of the row context."""
+
+
+def parameter_fact(parameter: torch.Tensor) -> Fact:
+    """The fact of a node that reads a parameter."""
+    return Fact(stage=None, shape=tuple(parameter.shape), dtype=parameter.dtype, needs_grad=parameter.requires_grad)
 
 
 def check_rows(root: torch.nn.Module, graph: Graph, widths: Mapping[str, int]) -> dict[Node, Fact]:
@@ -100,7 +117,7 @@ class _Checker(Interpreter):
         return Fact(
             stage=self._stage(node),
             shape=tuple(value.shape) if is_tensor else None,
-            is_float32=is_tensor and value.dtype == torch.float32,
+            dtype=value.dtype if is_tensor else None,
             needs_grad=any(p.requires_grad for p in parameters)
             or any(self.facts[used].needs_grad for used in node.all_input_nodes),
         )

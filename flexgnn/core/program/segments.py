@@ -5,7 +5,7 @@ Shape legend: R rows of a tile, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -27,35 +27,32 @@ def run_backward(
     values: Mapping[str, Tensor],
     rows: RowContext,
     needs_grad: frozenset[str],
-    gradients_of: Callable[[NamedTensors], NamedTensors],
+    gradients_of: Callable[[NamedTensors], Mapping[str, Tensor]],
 ) -> tuple[NamedTensors, list[Tensor | None]]:
-    """Run the segment again and differentiate it.
+    """Differentiate the segment.
 
     Args:
+        segment: one that has a derivative.
         values: at least the segment's inputs, each R x D.
+        rows: which rows these are.
         needs_grad: names of the values that depend on parameters.
-        gradients_of: given the outputs, the gradients of those that have one.
+        gradients_of: returns the gradients of those of the outputs that need one. It is given the outputs of the last
+            segment, and nothing in others, whose outputs are not computed again.
 
     Returns:
         Gradients of the inputs that need one (zeros where the outputs don't depend on them), and one entry for each of
         ``segment.parameters``: its gradient, or None.
     """
-    leaves = {name: values[name].detach().requires_grad_(name in needs_grad) for name in segment.inputs}
-    with torch.enable_grad():
-        outputs = dict(zip(segment.outputs, segment.run(list(leaves.values()), rows), strict=True))
-    gradients = gradients_of({name: output.detach() for name, output in outputs.items()})
-    wanted = [name for name in leaves if name in needs_grad]
-    targets = [*(leaves[name] for name in wanted), *segment.parameters]
-    roots = [name for name in gradients if outputs[name].requires_grad]
-    found: list[Tensor | None] = [None] * len(targets)
-    if roots and targets:
-        found = list(
-            torch.autograd.grad(
-                [outputs[name] for name in roots], targets, [gradients[name] for name in roots], allow_unused=True
-            )
-        )
+    assert segment.differentiate is not None, "only segments of networks without parameters have no derivative"
+
+    def named(outputs: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        return gradients_of(dict(zip(segment.outputs, outputs, strict=False)))
+
+    with torch.no_grad():
+        found = segment.differentiate(*(values[name] for name in segment.inputs), rows, named)
+    wanted = [name for name in segment.inputs if name in needs_grad]
     inputs = {
-        name: torch.zeros_like(leaves[name]) if gradient is None else gradient
+        name: torch.zeros_like(values[name]) if gradient is None else gradient
         for name, gradient in zip(wanted, found, strict=False)
     }
     return inputs, found[len(wanted) :]

@@ -11,6 +11,7 @@ from itertools import product
 import numpy as np
 import torch
 from torch import Tensor
+from torch_geometric.nn import GIN
 
 from flexgnn.core.graph.layout import ALIGNED_ROWS
 from flexgnn.core.plan.rates import ComputeRates, Figure, FigureKind
@@ -18,7 +19,8 @@ from flexgnn.core.plan.work import tile_work
 from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.kernels import pull_sum
 from flexgnn.core.program.loss import count_correct, tile_loss
-from flexgnn.core.program.program import RowContext, Segment
+from flexgnn.core.program.lower import lower
+from flexgnn.core.program.program import RowContext
 from flexgnn.core.program.segments import run_backward
 from flexgnn.core.runtime.bench import TILE_ROWS, Bench, Sample
 from flexgnn.core.runtime.pull_calibration import NO_VECTORS, PullMeasurement, whole_pass
@@ -123,22 +125,13 @@ def _operators(bench: Bench) -> Iterator[Sample]:
 
 def _calls(bench: Bench) -> Iterator[Sample]:
     """A segment on so few rows that nothing but calls takes time."""
-    weights = [torch.nn.Parameter(torch.rand(4, 4)) for _ in range(2)]
-    segment = Segment(
-        stage=0,
-        inputs=("x",),
-        outputs=("y",),
-        run=lambda values, rows: (torch.relu(values[0] @ weights[0].t()) @ weights[1].t(),),
-        parameters=tuple(weights),
-    )
-    values = {"x": torch.rand(4, 4)}
+    segment = lower(GIN(4, 4, num_layers=1), num_features=4, weighted=False).segments[-1]
+    values = {name: torch.rand(4, 4) for name in segment.inputs}
     rows = RowContext(start=0, seed=0, epoch=0, training=True)
     count = 20
 
     def run() -> object:
-        return run_backward(
-            segment, values, rows, frozenset("xy"), lambda outputs: {"y": torch.empty_like(outputs["y"])}
-        )
+        return run_backward(segment, values, rows, frozenset(segment.outputs), lambda outputs: outputs)
 
     calls = count * tile_work(lambda _: run, TILE_ROWS).calls
 

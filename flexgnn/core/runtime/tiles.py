@@ -210,7 +210,7 @@ class TileRunner:
             values,
             rows,
             self._program.needs_grad,
-            lambda outputs: self._output_gradients(view, segment, outputs),
+            lambda _: self._output_gradients(view, segment),
         )
         self._leave_gradients(view, segment, inputs)
         return TileResult(gradients=_present(segment, parameters))
@@ -219,31 +219,29 @@ class TileRunner:
         producer = next(s for s in self._program.segments if name in s.outputs)
         return run_forward(producer, self._values(view, producer), rows)[name]
 
-    def _output_gradients(self, view: _TileView, segment: Segment, outputs: NamedTensors) -> NamedTensors:
+    def _output_gradients(self, view: _TileView, segment: Segment) -> NamedTensors:
         """Gradients of a segment's outputs: pulled from those who aggregated them, plus what later segments left."""
-        program = self._program
-        return {
-            name: self._output_gradient(view, segment.stage, name, output)
-            for name, output in outputs.items()
-            if name in program.needs_grad
-        }
+        needed = [name for name in segment.outputs if name in self._program.needs_grad]
+        return {name: self._output_gradient(view, segment.stage, name) for name in needed}
 
-    def _output_gradient(self, view: _TileView, stage: int, name: str, output: Tensor) -> Tensor:
+    def _output_gradient(self, view: _TileView, stage: int, name: str) -> Tensor:
         total: Tensor | None = None
         for aggregation in consumers(self._program, name):
-            gradient = self._pulled_gradient(view, aggregation, output)
+            gradient = self._pulled_gradient(view, aggregation)
             total = gradient if total is None else total.add_(gradient)
         for later in local_consumers(self._program, name, stage):
             partial = view.tensor(partial_gradient_name(name, later.stage))
             total = partial.clone() if total is None else total.add_(partial)
-        return torch.zeros_like(output) if total is None else total
+        return torch.zeros(view.num_rows, self._program.widths[name]) if total is None else total
 
-    def _pulled_gradient(self, view: _TileView, aggregation: Aggregation, output: Tensor) -> Tensor:
+    def _pulled_gradient(self, view: _TileView, aggregation: Aggregation) -> Tensor:
         """The gradient that reaches a value through an aggregation of it: the last pass, and the sum."""
         name = gradient_name(aggregation)
         if name in self._slices:
             return view.tensor(pulled_gradient_name(aggregation))
-        sums = view.partial(name) if name in view.data.partial else torch.empty(output.shape).numpy()
+        in_parts = name in view.data.partial
+        shape = (view.num_rows, self._program.widths[aggregation.input])
+        sums = view.partial(name) if in_parts else np.empty(shape, dtype=np.float32)
         if name in view.awaited:
             self._pull_gradient(view, aggregation, sums)
         return torch.from_numpy(sums)
@@ -283,6 +281,7 @@ class _TileView:
         self.data, self.phase = data, data.phase
         self.prefix = EVALUATION if data.phase.kind == "evaluate" else ""
         self.first, self._stop = tile
+        self.num_rows = self._stop - self.first
 
     @property
     def awaited(self) -> Collection[str]:

@@ -23,7 +23,7 @@ from tests.core.plan.problems import tight_problem
 @pytest.fixture
 def problem(tmp_path: Path) -> PlanningProblem:
     """With a little more memory than it needs."""
-    return tight_problem(tmp_path, 1.4)
+    return tight_problem(tmp_path, 1.6)
 
 
 def some(sketches: list[Sketch], count: int) -> list[Sketch]:

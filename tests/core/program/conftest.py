@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from flexgnn.core.program.lower import lower
-from flexgnn.core.program.program import Adjacency, Aggregation, Folded, Program, RowContext
+from flexgnn.core.program.program import Adjacency, Aggregation, Folded, Program, RowContext, Segment
 from flexgnn.core.program.rewrites import ALL_REWRITES
+from flexgnn.core.program.segments import run_backward, run_forward
 
 EVALUATION = RowContext(start=0, seed=0, epoch=0, training=False)
 
@@ -73,8 +75,32 @@ def aggregate(aggregation: Aggregation | Folded, value: Tensor, graph: SmallGrap
     return torch.zeros_like(value).scatter_reduce(0, index, value[source], "amax", include_self=False)
 
 
+class SegmentFunction(torch.autograd.Function):
+    """A segment with its own derivative, as autograd sees it."""
+
+    @staticmethod
+    def forward(ctx, segment, needs_grad, rows, *tensors):
+        values = dict(zip(segment.inputs, tensors, strict=False))
+        ctx.call = segment, values, rows, needs_grad
+        outputs = {name: value.clone() for name, value in run_forward(segment, values, rows).items()}
+        ctx.mark_non_differentiable(*(value for name, value in outputs.items() if name not in needs_grad))
+        return tuple(outputs.values())
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        segment, _, _, needs_grad = ctx.call
+        given = {name: g.clone() for name, g in zip(segment.outputs, gradients, strict=True) if name in needs_grad}
+        inputs, parameters = run_backward(*ctx.call, lambda _: given)
+        return None, None, None, *(inputs.get(name) for name in segment.inputs), *parameters
+
+
+def run_segment(segment: Segment, values: dict[str, Tensor], rows: RowContext, needs_grad: frozenset[str]) -> Any:
+    inputs = [values[name] for name in segment.inputs]
+    return SegmentFunction.apply(segment, needs_grad, rows, *inputs, *segment.parameters)
+
+
 def run_program(program: Program, graph: SmallGraph, rows: RowContext = EVALUATION, tile: int = 4) -> dict[str, Tensor]:
-    """All values of a program, under autograd, with every segment run tile by tile."""
+    """All values of a program, with every segment run and differentiated tile by tile."""
     values = {"x": graph.x}
     for folded in program.folded:
         values[folded.name] = aggregate(folded, values[folded.input], graph)
@@ -84,7 +110,8 @@ def run_program(program: Program, graph: SmallGraph, rows: RowContext = EVALUATI
         tiles = []
         for start in range(0, graph.x.shape[0], tile):
             context = RowContext(start=start, seed=rows.seed, epoch=rows.epoch, training=rows.training)
-            tiles.append(segment.run([values[name][start : start + tile] for name in segment.inputs], context))
+            inputs = {name: values[name][start : start + tile] for name in segment.inputs}
+            tiles.append(run_segment(segment, inputs, context, program.needs_grad))
         for name, parts in zip(segment.outputs, zip(*tiles, strict=True), strict=True):
             values[name] = torch.cat(parts)
     return values

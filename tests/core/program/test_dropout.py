@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flexgnn.core.program.dropout import draw, dropout
+from flexgnn.core.program.dropout import draw, dropout, dropout_
 from flexgnn.core.program.program import RowContext
 
 
@@ -77,11 +77,13 @@ def test_masks_differ_by_seed_epoch_site_and_row_and_repeat():
         assert 0.4 < ((other != 0) == (first != 0)).float().mean() < 0.6
 
 
-def test_gradient_takes_the_same_mask():
-    x = torch.randn(30, 20, requires_grad=True)
-    out = dropout(x, 0.25, 3, rows(start=7))
-    (gradient,) = torch.autograd.grad(out.sum(), x)
-    assert torch.equal(gradient, dropout(torch.ones(30, 20), 0.25, 3, rows(start=7)))
+def test_it_is_its_own_derivative():
+    mask = dropout(torch.ones(30, 20), 0.25, 3, rows(start=7))
+    gradient = torch.randn(30, 20)
+    torch.testing.assert_close(dropout(gradient, 0.25, 3, rows(start=7)), gradient * mask)
+    in_place = gradient.clone()
+    assert dropout_(in_place, 0.25, 3, rows(start=7)) is in_place
+    assert torch.equal(in_place, dropout(gradient, 0.25, 3, rows(start=7)))
 
 
 def test_the_ends():

@@ -1,0 +1,106 @@
+"""From a part of a cut graph to a segment: its function, and the derivative."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+
+from flexgnn.core.errors import LoweringError
+from flexgnn.core.program.derivative import derivative, parameters_of, trainable
+from flexgnn.core.program.functional import ROWS
+from flexgnn.core.program.in_place import reuse_memory
+from flexgnn.core.program.partition import Partition
+from flexgnn.core.program.program import RowContext, Segment
+from flexgnn.core.program.row_local import EVALUATION, NO_VALUE, PROBE_ROWS, Fact
+from flexgnn.core.program.simplify import simplify
+
+
+def build_segment(
+    root: torch.nn.Module,
+    graph: Graph,
+    cut: Partition,
+    stage: int,
+    facts: dict[Node, Fact],
+    needs_grad: frozenset[str],
+) -> Segment:
+    """Segment ``stage`` of ``graph`` over ``root``, given the facts of its nodes and which values need a gradient.
+
+    Raises:
+        LoweringError: it turns out not to be row-local.
+    """
+    part = cut.parts[stage]
+    local = Graph()
+    copies: dict[Node, Node] = {}
+    inputs = {node: cut.input_name(node, stage, facts) for node in graph.nodes if node in part.inputs}
+    for node, name in inputs.items():
+        copies[node] = local.placeholder(name)
+    rows = local.placeholder(ROWS)
+    for node in graph.nodes:
+        if node in part.body:
+            copies[node] = local.node_copy(node, lambda used: copies.get(used, rows))
+    outputs = {cut.names[node]: copies[node] for node in graph.nodes if node in part.outputs}
+    local.output(tuple(outputs.values()))
+    local_facts = _local_facts(root, local, {copies[node]: facts[node] for node in copies}, needs_grad)
+    simplify(root, local, local_facts)
+    gradients = derivative(root, local, local_facts, list(outputs), sees_outputs=stage == len(cut.parts) - 1)
+    parameters = parameters_of(root, local)
+    reuse_memory(local)
+    module = GraphModule(root, local, class_name=f"Segment{stage}")
+    _verify_rows(module, stage, [(facts[node].shape or ())[1] for node in inputs])
+    return Segment(
+        stage=stage,
+        inputs=tuple(inputs.values()),
+        outputs=tuple(outputs),
+        run=_runner(module),
+        parameters=parameters,
+        differentiate=gradients,
+    )
+
+
+def _local_facts(
+    root: torch.nn.Module, local: Graph, facts: dict[Node, Fact], needs_grad: frozenset[str]
+) -> dict[Node, Fact]:
+    """Facts of a segment's nodes, in which its inputs need the gradients that others compute for them."""
+    found: dict[Node, Fact] = {}
+    for node in local.nodes:
+        if node.op == "output":
+            continue
+        if node.op == "placeholder":
+            needed = node.target in needs_grad
+        else:
+            needed = bool(trainable(root, node)) or any(found[used].needs_grad for used in node.all_input_nodes)
+        found[node] = replace(facts.get(node, NO_VALUE), needs_grad=needed)
+    return found
+
+
+def _runner(module: GraphModule) -> Callable[[Sequence[Tensor], RowContext], tuple[Tensor, ...]]:
+    def run(inputs: Sequence[Tensor], rows: RowContext) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = module(*inputs, rows)
+        return outputs
+
+    return run
+
+
+def _verify_rows(module: GraphModule, stage: int, widths: Sequence[int]) -> None:
+    """Run a segment on a few rows together and one by one: a second guard, beside the check of each operation.
+
+    In float64, where rounding can't be mistaken for a dependence between rows.
+    """
+    double = copy.deepcopy(module).double()
+    generator = torch.Generator().manual_seed(stage)
+    inputs = [torch.randn(PROBE_ROWS, width, generator=generator, dtype=torch.float64) for width in widths]
+    with torch.no_grad():
+        together = double(*inputs, EVALUATION)
+        for row in range(PROBE_ROWS):
+            alone = double(*(values[row : row + 1] for values in inputs), EVALUATION)
+            for whole, single in zip(together, alone, strict=True):
+                if not torch.allclose(whole[row : row + 1], single, rtol=1e-6, atol=1e-9, equal_nan=True):
+                    raise LoweringError(
+                        f"segment {stage} of the model gives a row another value alone than among other rows; "
+                        "please report the model: FlexGNN took each of its operations to be row-local"
+                    )
