@@ -13,7 +13,7 @@ import numpy as np
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.topology import Direction, HaloCounts
-from flexgnn.core.program.kernels import count_pullers, list_pulled
+from flexgnn.core.program.adjacency_kernels import count_pullers, list_pulled
 from flexgnn.core.tier import Array
 
 _SPAN_EDGES = 2**20

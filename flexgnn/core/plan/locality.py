@@ -14,7 +14,7 @@ import numpy as np
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.rates import Reach
 from flexgnn.core.plan.topology import Direction
-from flexgnn.core.program.kernels import count_distances
+from flexgnn.core.program.adjacency_kernels import count_distances
 from flexgnn.core.tier import Array
 
 _SAMPLED_EDGES = 2**25

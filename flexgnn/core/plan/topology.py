@@ -10,7 +10,7 @@ import numpy as np
 
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks
-from flexgnn.core.program.kernels import list_halo, localize
+from flexgnn.core.program.adjacency_kernels import list_halo, localize
 from flexgnn.core.tier import Array
 
 Direction = Literal["in", "out"]

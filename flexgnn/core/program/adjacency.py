@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flexgnn.core.program.kernels import NO_VECTOR, degree_vectors
+from flexgnn.core.program.adjacency_kernels import degree_vectors
+from flexgnn.core.program.kernels import NO_VECTOR
 from flexgnn.core.program.program import Adjacency
 from flexgnn.core.tier import Array
 

@@ -15,7 +15,8 @@ from flexgnn.core.plan.slots import SETUP_STEP
 from flexgnn.core.plan.topology import Direction, HaloLister, edge_range
 from flexgnn.core.plan.workload import Source
 from flexgnn.core.program.adjacency import node_vectors
-from flexgnn.core.program.kernels import NO_VECTOR, shift_blocks
+from flexgnn.core.program.adjacency_kernels import shift_blocks
+from flexgnn.core.program.kernels import NO_VECTOR
 from flexgnn.core.runtime.memory import Memory
 from flexgnn.core.runtime.storage import Storage
 from flexgnn.core.tier import Array

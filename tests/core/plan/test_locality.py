@@ -9,7 +9,7 @@ from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.counting import count_pulls
 from flexgnn.core.plan.locality import distance_classes, measure_locality, reach_of
 from flexgnn.core.plan.paper import PaperGraph
-from flexgnn.core.program.kernels import count_distances
+from flexgnn.core.program.adjacency_kernels import count_distances
 from flexgnn.datasets import generate
 from tests.graphs import small_graph, store_of
 
