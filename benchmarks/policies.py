@@ -24,9 +24,9 @@ class _OneWay(SketchPlanner):
     def sketches(self, problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterable[Sketch]:
         for blocks in choices:
             way = Way(self.access if blocks.count > 1 else "held")
-            workload = workload_of(problem, blocks, frozenset(), way)
+            workload = workload_of(problem, blocks, problem.recomputable()[0], way)
             for lookahead in self.lookaheads:
-                sketch = Sketch(problem, workload, spilling(workload, lookahead, frozenset(), way))
+                sketch = Sketch(problem, workload, spilling(workload, lookahead, problem.recomputable()[0], way))
                 if sketch.feasible:
                     yield sketch
                     break

@@ -246,7 +246,7 @@ def placements(plan: Plan) -> dict[str, str]:
         hub_bytes = sum(slot.size_bytes for slot in slots if slot.role == "hubs")
         if hub_bytes:
             places[name] += f", {hub_bytes // field.row_bytes} hubs in {plan.compute_tier}"
-    for name in sorted(plan.decisions.recomputed):
+    for name in sorted(plan.decisions.recomputed.values):
         places[name] = places.get(name, "") + ", recomputed in backward"
     return places
 

@@ -38,7 +38,7 @@ class Slicing(Planner):
 
     def decide(self, problem: PlanningProblem) -> Decisions:
         blocks, way = problem.blocks(1), Way("ahead", 0, self._slices)
-        recomputed = frozenset(problem.recomputable() if self._recompute else ())
+        recomputed = problem.recomputable()[-1 if self._recompute else 0]
         workload = workload_of(problem, blocks, recomputed, way)
         decisions = spilling(workload, self._lookahead, recomputed, way)
         turns = cycle(self._accesses)

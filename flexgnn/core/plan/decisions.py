@@ -29,6 +29,16 @@ TensorKey = tuple[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recomputed:
+    """What backward computes again instead of reading it."""
+
+    values: frozenset[str] = frozenset()
+    """Inputs of segments that other segments made: computed again from the inputs of those."""
+    segments: frozenset[int] = frozenset()
+    """Stages whose hidden values are computed again. Those of other stages are fields, which forward writes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Decisions:
     """All choices of a plan; everything else follows from them."""
 
@@ -44,8 +54,7 @@ class Decisions:
     kept: frozenset[tuple[str, int, int]] = field(default_factory=frozenset)
     """(field, block, step): the tensor stays in the compute tier until that step reads it, from its use before.
     A tensor of the store or of the setup that is kept stays for the whole run; its step is -1."""
-    recomputed: frozenset[str] = field(default_factory=frozenset)
-    """Values that backward computes again from their segment's inputs instead of reading them."""
+    recomputed: Recomputed = field(default_factory=Recomputed)
     placed: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By part (see ``placement.py``): the storage tier of each block. What is missing is on the first tier."""
 

@@ -143,8 +143,8 @@ class Plan:
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON: the decisions, and what they are projected to do."""
         decisions = asdict(self.decisions)
-        for name in ("kept", "recomputed"):
-            decisions[name] = sorted(decisions[name])
+        decisions["kept"] = sorted(decisions["kept"])
+        decisions["recomputed"] = {kind: sorted(found) for kind, found in decisions["recomputed"].items()}
         document = {
             "flexgnn_plan": FORMAT_VERSION,
             "planner": self.planner,

@@ -15,6 +15,7 @@ from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks, block_choices
 from flexgnn.core.plan.cost import Rates
 from flexgnn.core.plan.counting import PullCounts, count_pulls
+from flexgnn.core.plan.decisions import Recomputed
 from flexgnn.core.plan.locality import Locality, measure_locality
 from flexgnn.core.plan.machines import laptop_rates
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
@@ -84,7 +85,7 @@ class PlanningProblem:
         return {}
 
     @cached_property
-    def _costs(self) -> dict[tuple[PhaseKind, int, bool], PhaseCost]:
+    def _costs(self) -> dict[tuple[PhaseKind, int, bool, bool], PhaseCost]:
         return {}
 
     @cached_property
@@ -129,7 +130,7 @@ class PlanningProblem:
     def workload(
         self,
         blocks: Blocks,
-        recomputed: frozenset[str] = frozenset(),
+        recomputed: Recomputed = Recomputed(),  # noqa: B008  # it is frozen
         hub_blocks: int = 0,
         by_blocks: frozenset[str] = frozenset(),
         column_slices: int = 1,
@@ -138,7 +139,7 @@ class PlanningProblem:
 
         Args:
             blocks: what the graph is cut into.
-            recomputed: values that are computed again in backward.
+            recomputed: as in :class:`Decisions`.
             hub_blocks: as in :class:`Decisions`.
             by_blocks: fields with access ``blocks``.
             column_slices: as in :class:`Decisions`.
@@ -157,7 +158,7 @@ class PlanningProblem:
     def _unrolled(
         self,
         blocks: Blocks,
-        recomputed: frozenset[str],
+        recomputed: Recomputed,
         hub_blocks: int,
         by_blocks: frozenset[str],
         column_slices: int,
@@ -179,13 +180,19 @@ class PlanningProblem:
         whole = {direction: self._counted(blocks, direction).whole_blocks(blocks) for direction in halos}
         return with_whole_blocks(workload, by_blocks, whole)
 
-    def recomputable(self) -> list[str]:
-        """Values that backward could compute again in one step from what is stored anyway."""
+    def recomputable(self) -> list[Recomputed]:
+        """Choices of what to compute again: hidden values alone, nothing, and all that can be."""
         if not self.training:
-            return []
+            return [Recomputed()]
+        segments = frozenset(s for s in backward_stages(self.program) if self.program.segments[s].retaining)
+        choices = Recomputed(segments=segments), Recomputed()
+        return list(dict.fromkeys([*choices, Recomputed(segments=segments, values=self._recomputable_values())]))
+
+    def _recomputable_values(self) -> frozenset[str]:
+        """Values that backward could compute again in one step from what is stored anyway."""
         read_again = {v for stage in backward_stages(self.program) for v in self.program.segments[stage].inputs}
         outputs = {v: s for s in self.program.segments for v in s.outputs}
-        return sorted(
+        return frozenset(
             value
             for value in read_again & outputs.keys()
             if local_consumers(self.program, value, outputs[value].stage)
@@ -205,21 +212,21 @@ class PlanningProblem:
         other.__dict__.update(_pulls=self._pulls, _halos=self._halos, localities=self.localities)
         return other
 
-    def _phase_cost(self, kind: PhaseKind, stage: int, *, joined: bool) -> PhaseCost:
-        """Of a phase with its segment; ``joined``: with inputs that are put together from slices."""
-        if (kind, stage, joined) not in self._costs:
-            segment = self.program.segments[stage]
+    def _phase_cost(self, kind: PhaseKind, segment: Segment, *, joined: bool) -> PhaseCost:
+        """Of a phase with ``segment``; ``joined``: with inputs that are put together from slices."""
+        key = kind, segment.stage, bool(segment.hidden), joined
+        if key not in self._costs:
             rows = min(self.store.info.chunk_rows, self.store.info.num_nodes)
             per_tile = bytes_for_rows(lambda r: self._tile_bytes(segment, kind, r, joined), rows)
-            self._costs[kind, stage, joined] = PhaseCost(
+            self._costs[key] = PhaseCost(
                 workspace_bytes=self.threads * per_tile, work=self._tile_work(segment, kind, rows)
             )
-        return self._costs[kind, stage, joined]
+        return self._costs[key]
 
     def _tile_bytes(self, segment: Segment, kind: PhaseKind, rows: int, joined: bool) -> int:
         """Bytes that a tile of ``rows`` takes, beside the fields that it reads and writes."""
         widths = self.program.widths
-        beside = 4 * rows * sum(widths[name] for name in segment.outputs)
+        beside = 4 * rows * sum(widths[name] for name in self.program.segments[segment.stage].outputs)
         if joined or self.store.info.chunk_rows % ALIGNED_ROWS:
             beside += 4 * rows * sum(widths[name] for name in segment.inputs)
         return beside + measured_bytes(self._prepared(segment, kind, rows, self._loss_gradient))
@@ -238,7 +245,7 @@ class PlanningProblem:
     ) -> Callable[[], object]:
         """A tile of zeros as a step of ``kind`` runs it: what is left to do once its inputs are there."""
         program = self.program
-        values = {name: torch.zeros(rows, program.widths[name]) for name in segment.inputs}
+        values = {name: torch.zeros(rows, program.widths[name]) for name in (*segment.inputs, *segment.hidden)}
         context = RowContext(start=0, seed=0, epoch=0, training=kind != "evaluate")
         if kind in ("forward", "evaluate"):
             return lambda: self._evaluate(segment, values, context, kind)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flexgnn.core.errors import PlanError
-from flexgnn.core.plan.decisions import Decisions
+from flexgnn.core.plan.decisions import Decisions, Recomputed
 from flexgnn.core.plan.plan import FORMAT_VERSION
 from flexgnn.core.plan.problem import PlanningProblem
 
@@ -50,7 +50,9 @@ class SavedPlan:
                     **{
                         **decisions,
                         "kept": frozenset((name, block, step) for name, block, step in decisions["kept"]),
-                        "recomputed": frozenset(decisions["recomputed"]),
+                        "recomputed": Recomputed(
+                            **{kind: frozenset(found) for kind, found in decisions["recomputed"].items()}
+                        ),
                         "placed": {part: tuple(tiers) for part, tiers in decisions["placed"].items()},
                     }
                 ),

@@ -15,7 +15,7 @@ from flexgnn.core.errors import BudgetError
 from flexgnn.core.plan.arena import Arena, lay_out
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.cost import compute_seconds
-from flexgnn.core.plan.decisions import Access, Decisions
+from flexgnn.core.plan.decisions import Access, Decisions, Recomputed
 from flexgnn.core.plan.packing import Effort
 from flexgnn.core.plan.plan import freeze
 from flexgnn.core.plan.problem import PlanningProblem
@@ -191,7 +191,7 @@ def all_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterato
     """Every sketch that fits the budget with no gap filled, over groupings that could be of use."""
 
     def of(blocks: Blocks, known: _Known) -> Iterator[Sketch]:
-        for _, base in _bases(problem, blocks, all_ways(problem, blocks), recomputations(problem), known):
+        for _, base in _bases(problem, blocks, all_ways(problem, blocks), problem.recomputable(), known):
             yield base
             yield from _promoted(base)
 
@@ -205,11 +205,11 @@ def promising_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> I
     """
 
     def of(blocks: Blocks, known: _Known) -> Iterator[Sketch]:
-        ways = all_ways(problem, blocks)
-        found = _bases(problem, blocks, ways, [frozenset()], known)
+        ways, recomputing = all_ways(problem, blocks), problem.recomputable()
+        found = _bases(problem, blocks, ways, recomputing[:1], known)
         stored = sorted(found, key=lambda base: base[1].greedy_seconds)
         fastest = [way for way, _ in stored[:_PROMOTED]]
-        again = _bases(problem, blocks, fastest or ways, recomputations(problem)[1:], known)
+        again = _bases(problem, blocks, fastest or ways, recomputing[1:], known)
         bases = sorted((base for _, base in [*stored, *again]), key=_greedy_seconds)
         yield from bases
         for base in bases[:_PROMOTED]:
@@ -221,10 +221,11 @@ def promising_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> I
 def few_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterator[Sketch]:
     """Of those, very few: each grouping in some ways only, then all about the best two."""
     seen: list[tuple[float, int, Way, Sketch]] = []
+    recomputing = problem.recomputable()
 
     def of(blocks: Blocks, known: _Known) -> Iterator[Sketch]:
         for ways in few_ways(problem, blocks):
-            for way, base in islice(_bases(problem, blocks, ways, [frozenset()], known), 1):
+            for way, base in islice(_bases(problem, blocks, ways, recomputing[:1], known), 1):
                 seen.append((base.greedy_seconds, len(seen), way, base))
                 yield base
 
@@ -232,8 +233,8 @@ def few_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterato
     for _, _, way, best in sorted(seen, key=lambda found: found[:2])[:_PROMOTED]:
         blocks, known = best.workload.blocks, _Known(problem)
         alike = [other for other in all_ways(problem, blocks) if other.access == way.access and other != way]
-        again = _bases(problem, blocks, [way], recomputations(problem)[1:], known)
-        others = _bases(problem, blocks, alike, [frozenset()], known)
+        again = _bases(problem, blocks, [way], recomputing[1:], known)
+        others = _bases(problem, blocks, alike, recomputing[:1], known)
         bases = [best, *(base for _, base in (*again, *others))]
         yield from bases[1:]
         yield from _promoted(min(bases, key=_greedy_seconds))
@@ -265,7 +266,7 @@ def _bases(
     problem: PlanningProblem,
     blocks: Blocks,
     ways: Iterable[Way],
-    recomputing: Iterable[frozenset[str]],
+    recomputing: Iterable[Recomputed],
     known: _Known,
     lookaheads: Sequence[int] = (1, 0),
 ) -> Iterator[tuple[Way, Sketch]]:
@@ -314,11 +315,6 @@ def _with_whole(base: Sketch, decisions: Decisions, names: Sequence[str]) -> Ske
     return None
 
 
-def recomputations(problem: PlanningProblem) -> list[frozenset[str]]:
-    """Sets of values to recompute that are worth trying: none, and all that can be."""
-    return list(dict.fromkeys([frozenset[str](), frozenset(problem.recomputable())]))
-
-
 def _by_value(workload: Workload) -> list[str]:
     """Published fields, those first whose halos and packs are largest for their size."""
 
@@ -341,7 +337,7 @@ def smallest_decisions(problem: PlanningProblem, choices: Sequence[Blocks], plan
     sketches = [
         Sketch(limitless, workload, spilling(workload, 0, recomputed, way))
         for blocks in choices
-        for recomputed in recomputations(problem)
+        for recomputed in problem.recomputable()
         for way in all_ways(problem, blocks)
         for workload in [workload_of(limitless, blocks, recomputed, way)]
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from flexgnn.core.graph.store import GraphInfo
 from flexgnn.core.plan.blocks import Blocks
+from flexgnn.core.plan.decisions import Recomputed
 from flexgnn.core.plan.locality import Locality
 from flexgnn.core.plan.names import (
     EVALUATION,
@@ -51,7 +52,7 @@ class PhaseCost:
     work: Work
 
 
-CostOf = Callable[[PhaseKind, int], PhaseCost]
+CostOf = Callable[[PhaseKind, Segment], PhaseCost]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Unroller:
         halos: dict[Direction, HaloCounts],
         localities: dict[Direction, Locality],
         cost_of: CostOf,
-        recomputed: frozenset[str],
+        recomputed: Recomputed,
         column_slices: int,
     ) -> None:
         self._program, self._info, self._blocks, self._halos = program, info, blocks, halos
@@ -206,11 +207,13 @@ class Unroller:
         return pull
 
     def _append(self, kind: PhaseKind, stage: int, reads: list[str], pulls: list[Pull], writes: list[str]) -> None:
-        costs = [self._cost_of(kind, stage)]
-        recomputes = [name for name in reads if kind == "backward" and name in self._recomputed]
+        segment = self._program.segments[stage]
+        retained = self._retaining(segment) if kind in ("forward", "backward") else None
+        costs = [self._cost_of(kind, retained or segment)]
+        recomputes = [name for name in reads if kind == "backward" and name in self._recomputed.values]
         for name in recomputes:
             producer = self._producer(name)
-            costs.append(self._cost_of("forward", producer.stage))
+            costs.append(self._cost_of("forward", producer))
             reads = [read for read in reads if read != name] + list(producer.inputs)
         self._phases.append(
             Phase(
@@ -221,6 +224,7 @@ class Unroller:
                 pulls=tuple(pulls),
                 writes=tuple(self._in_slices(writes)),
                 recomputes=tuple(recomputes),
+                retains=retained is not None,
                 workspace_bytes=sum(cost.workspace_bytes for cost in costs),
                 work=sum((cost.work for cost in costs), self._publishing(kind, stage, reads, writes)),
                 descending=self._descending(None),
@@ -275,6 +279,11 @@ class Unroller:
             sizes += [3 * 4 * parameter.numel() for parameter in segment.parameters]
         return Work(elementwise_bytes=tuple(sizes), calls=len(sizes))
 
+    def _retaining(self, segment: Segment) -> Segment | None:
+        """The segment with its hidden values, if these are kept for backward."""
+        unused = segment.stage in self._recomputed.segments or segment.stage not in backward_stages(self._program)
+        return None if unused else segment.retaining
+
     def _producer(self, value: str) -> Segment:
         return next(s for s in self._program.segments if value in s.outputs)
 
@@ -317,6 +326,9 @@ class Unroller:
             if local_consumers(program, value, stage):
                 writes.append(self._add(prefix + value, program.widths[value]))
             writes += self._publish(value, prefix, reads)
+        retaining = self._retaining(program.segments[stage])
+        if keep and retaining is not None:
+            writes += [self._add(value, width) for value, width in retaining.hidden.items()]
         if kind == "evaluate" and stage == program.last_stage and program.labelled:
             reads += [LABELS, SPLIT]
         if writes or stage == program.last_stage:
@@ -359,6 +371,8 @@ class Unroller:
         program = self._program
         segment = program.segments[stage]
         reads, pulls, sliced = list(segment.inputs), list[Pull](), list[SlicedPull]()
+        retaining = self._retaining(segment)
+        reads += () if retaining is None else retaining.hidden
         for value in segment.outputs:
             if value not in program.needs_grad:
                 continue

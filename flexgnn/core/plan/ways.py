@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flexgnn.core.plan.blocks import Blocks
-from flexgnn.core.plan.decisions import BY_HALOS, WHOLE_FOR_A_PHASE, Access, Decisions
+from flexgnn.core.plan.decisions import BY_HALOS, WHOLE_FOR_A_PHASE, Access, Decisions, Recomputed
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.slices import useful_slices
 from flexgnn.core.plan.workload import Source, Workload
@@ -50,7 +50,7 @@ def few_ways(problem: PlanningProblem, blocks: Blocks) -> list[list[Way]]:
     return [*([way] for way in dict.fromkeys([*packed[:1], *packed[len(packed) // 2 :][:1]])), *others]
 
 
-def workload_of(problem: PlanningProblem, blocks: Blocks, recomputed: frozenset[str], way: Way) -> Workload:
+def workload_of(problem: PlanningProblem, blocks: Blocks, recomputed: Recomputed, way: Way) -> Workload:
     """The workload in which other blocks reach all fields as ``way`` says."""
     workload = problem.workload(blocks, recomputed, way.hub_blocks, column_slices=way.column_slices)
     if way.access != "blocks":
@@ -65,7 +65,7 @@ def least_bytes(workload: Workload, way: Way) -> int:
     return workload.workspace_bytes + max(pulled)
 
 
-def spilling(workload: Workload, lookahead: int, recomputed: frozenset[str], way: Way) -> Decisions:
+def spilling(workload: Workload, lookahead: int, recomputed: Recomputed, way: Way) -> Decisions:
     """Nothing stays that could leave without making room."""
     access = way.of(workload)
     # Loading the first slice ahead would take the room that it needs from when it is made.

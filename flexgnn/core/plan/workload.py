@@ -103,6 +103,8 @@ class Phase:
     """Fields written at the block's own rows."""
     recomputes: tuple[str, ...]
     """Values computed again from other reads instead of being read."""
+    retains: bool = False
+    """Whether hidden values of the segment are fields, which forward writes and backward reads."""
     workspace_bytes: int
     """Memory of a step beside fields: activations and gradients of the tiles in work."""
     work: Work

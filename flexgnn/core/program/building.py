@@ -13,6 +13,7 @@ from torch.fx import Graph, GraphModule, Node
 from flexgnn.core.errors import LoweringError
 from flexgnn.core.program.derivative import derivative, parameters_of, trainable
 from flexgnn.core.program.functional import ROWS
+from flexgnn.core.program.hidden import hidden_values
 from flexgnn.core.program.in_place import reuse_memory
 from flexgnn.core.program.partition import Partition
 from flexgnn.core.program.program import RowContext, Segment
@@ -47,19 +48,56 @@ def build_segment(
     local.output(tuple(outputs.values()))
     local_facts = _local_facts(root, local, {copies[node]: facts[node] for node in copies}, needs_grad)
     simplify(root, local, local_facts)
-    gradients = derivative(root, local, local_facts, list(outputs), sees_outputs=stage == len(cut.parts) - 1)
-    parameters = parameters_of(root, local)
-    reuse_memory(local)
-    module = GraphModule(root, local, class_name=f"Segment{stage}")
-    _verify_rows(module, stage, [(facts[node].shape or ())[1] for node in inputs])
-    return Segment(
-        stage=stage,
-        inputs=tuple(inputs.values()),
-        outputs=tuple(outputs),
-        run=_runner(module),
-        parameters=parameters,
-        differentiate=gradients,
+    return _Builder(root, local, local_facts, stage).build(
+        inputs=tuple(inputs.values()), outputs=outputs, last=stage == len(cut.parts) - 1
     )
+
+
+class _Builder:
+    """The functions of one segment, from its simplified graph."""
+
+    def __init__(self, root: torch.nn.Module, graph: Graph, facts: dict[Node, Fact], stage: int) -> None:
+        self._root, self._graph, self._facts, self._stage = root, graph, facts, stage
+
+    def build(self, inputs: tuple[str, ...], outputs: dict[str, Node], *, last: bool) -> Segment:
+        """``outputs`` are nodes of the graph, by name; gradients of the ``last`` segment's depend on their values."""
+        gradients, read = derivative(self._root, self._graph, self._facts, list(outputs), sees_outputs=last)
+        plain = Segment(
+            stage=self._stage,
+            inputs=inputs,
+            outputs=tuple(outputs),
+            run=_runner(self._forward(outputs)),
+            parameters=parameters_of(self._root, self._graph),
+            differentiate=gradients,
+        )
+        # The last segment is differentiated in the step that runs it.
+        hidden = () if last else hidden_values(self._root, self._graph, self._facts, read)
+        return replace(plain, retaining=self._retaining(plain, outputs, hidden)) if hidden else plain
+
+    def _retaining(self, plain: Segment, outputs: dict[str, Node], hidden: tuple[Node, ...]) -> Segment:
+        names = {node: name for name, node in outputs.items()}
+        named = {names.get(node, f"segment {self._stage} {node.name}"): node for node in hidden}
+        gradients, _ = derivative(
+            self._root, self._graph, self._facts, list(outputs), sees_outputs=False, hidden=hidden
+        )
+        return replace(
+            plain,
+            outputs=tuple({**outputs, **named}),
+            run=_runner(self._forward({**outputs, **named})),
+            differentiate=gradients,
+            hidden={name: (self._facts[node].shape or ())[1] for name, node in named.items()},
+        )
+
+    def _forward(self, outputs: dict[str, Node]) -> GraphModule:
+        """A module from the inputs to ``outputs``, checked to be row-local."""
+        graph, copies = Graph(), dict[Node, Node]()
+        graph.graph_copy(self._graph, copies)
+        graph.output(tuple(copies[node] for node in outputs.values()))
+        reuse_memory(graph)
+        module = GraphModule(self._root, graph, class_name=f"Segment{self._stage}")
+        inputs = [node for node in self._graph.nodes if node.op == "placeholder" and node.target != ROWS]
+        _verify_rows(module, self._stage, [(self._facts[node].shape or ())[1] for node in inputs])
+        return module
 
 
 def _local_facts(

@@ -34,8 +34,14 @@ GRADIENTS_OF = "gradients_of"
 
 
 def derivative(
-    root: torch.nn.Module, graph: Graph, facts: dict[Node, Fact], outputs: Sequence[str], *, sees_outputs: bool
-) -> GraphModule:
+    root: torch.nn.Module,
+    graph: Graph,
+    facts: dict[Node, Fact],
+    outputs: Sequence[str],
+    *,
+    sees_outputs: bool,
+    hidden: Sequence[Node] = (),
+) -> tuple[GraphModule, list[Node]]:
     """A module from a segment's inputs to its gradients.
 
     Args:
@@ -44,15 +50,19 @@ def derivative(
         facts: of its nodes; they say which need a gradient.
         outputs: their names.
         sees_outputs: whether outputs are computed, for ``gradients_of``.
+        hidden: nodes whose values are at hand.
 
     Returns:
-        A module that is called with the inputs of ``graph`` and a function ``gradients_of``. That gets the outputs (an
-        empty tuple unless ``sees_outputs``) and returns the gradients of those that need one, by name. The module
-        returns a list: the gradient of each input that needs one, then of each of :func:`parameters_of`. None stands
-        for what no output depends on.
+        A module that is called with the inputs of ``graph``, a function ``gradients_of`` and the values of ``hidden``.
+        The function gets the outputs (an empty tuple unless ``sees_outputs``) and returns the gradients of those that
+        need one, by name. The module returns a list: the gradient of each input that needs one, then of each of
+        :func:`parameters_of`. None stands for what no output depends on.
+
+        And the nodes of ``graph`` whose values derivatives read, among them those that are computed again for it.
     """
-    found = _Differentiation(root, graph, facts).run(outputs, sees_outputs)
-    return GraphModule(root, found, class_name="Derivative")
+    differentiation = _Differentiation(root, graph, facts, hidden)
+    found = differentiation.run(outputs, sees_outputs)
+    return GraphModule(root, found, class_name="Derivative"), differentiation.read
 
 
 def parameters_of(root: torch.nn.Module, graph: Graph) -> tuple[Parameter, ...]:
@@ -76,8 +86,8 @@ def trainable(root: torch.nn.Module, node: Node) -> list[Parameter]:
 
 
 class _Differentiation:
-    def __init__(self, root: torch.nn.Module, forward: Graph, facts: dict[Node, Fact]) -> None:
-        self.root, self.forward, self.facts = root, forward, facts
+    def __init__(self, root: torch.nn.Module, forward: Graph, facts: dict[Node, Fact], hidden: Sequence[Node]) -> None:
+        self.root, self.forward, self.facts, self.hidden = root, forward, facts, hidden
         self.graph = Graph()
         self._values: dict[Node, Node] = {}
         self._gradients: dict[Node | Parameter, Node] = {}
@@ -88,6 +98,7 @@ class _Differentiation:
         inputs = [node for node in self.forward.nodes if node.op == "placeholder"]
         self._values.update({node: self.graph.placeholder(str(node.target)) for node in inputs})
         gradients_of = self.graph.placeholder(GRADIENTS_OF)
+        self._values.update({node: self.graph.placeholder(f"hidden_{node.name}") for node in self.hidden})
         outputs: Any = next(iter(reversed(self.forward.nodes))).args[0]
         seen = tuple(self.value(node) for node in outputs) if sees_outputs else ()
         given = self.emit(_call, gradients_of, seen)
@@ -102,13 +113,19 @@ class _Differentiation:
         reuse_memory(self.graph)
         return self.graph
 
+    @property
+    def read(self) -> list[Node]:
+        """The nodes of the segment whose values are read for more than computing others of its values."""
+        values = set(self._values.values())
+        return [node for node, value in self._values.items() if not values.issuperset(value.users)]
+
     def needs(self, node: object) -> bool:
         """Whether ``node`` is one that needs a gradient."""
         return isinstance(node, Node) and self.facts[node].needs_grad and self.facts[node].has_derivative
 
     def value(self, node: Node) -> Node:
         """The value of a node of the segment, computed again unless it is at hand."""
-        pending = [node]
+        pending = [] if node in self._values else [node]
         while pending:
             missing = [used for used in pending[-1].all_input_nodes if used not in self._values]
             if missing:

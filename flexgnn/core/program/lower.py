@@ -57,10 +57,12 @@ def _assemble(root: torch.nn.Module, graph: Graph, rewritten: Rewritten, rewrite
     widths, with_gradients = _values(cut, facts)
     computed = frozenset(name for name in widths if not is_stored(name))
     needs_grad = with_gradients if "gradients" in rewrites else computed
+    segments = [build_segment(root, graph, cut, stage, facts, needs_grad) for stage in range(len(cut.parts))]
+    hidden = {name: width for s in segments if s.retaining for name, width in s.retaining.hidden.items()}
     return Program(
-        segments=tuple(build_segment(root, graph, cut, stage, facts, needs_grad) for stage in range(len(cut.parts))),
+        segments=tuple(segments),
         aggregations=tuple(_aggregation(node, cut, facts) for node in cut.aggregations),
-        widths=widths,
+        widths=widths | hidden,
         needs_grad=needs_grad,
         random=any(node.target is dropout for part in cut.parts for node in part.body),
         folded=rewritten.folded,

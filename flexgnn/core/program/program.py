@@ -11,8 +11,8 @@ reads values of its own stage's aggregations and of earlier stages; the last seg
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -97,7 +97,12 @@ class Segment:
     parameters: tuple[torch.nn.Parameter, ...] = ()
     """The trainable parameters that it uses: the user's own objects."""
     differentiate: Callable[..., list[Tensor | None]] | None = None
-    """Gradients from inputs; see :func:`~flexgnn.core.program.derivative.derivative`. None: it has none."""
+    """Gradients from inputs and :attr:`hidden`; see :func:`~flexgnn.core.program.derivative.derivative`. None: it has
+    none."""
+    hidden: Mapping[str, int] = field(default_factory=dict)
+    """Those of the outputs that its derivative reads beside the inputs, and the width D of each."""
+    retaining: Segment | None = None
+    """The same with further outputs, its hidden values: its derivative has no matrix product to compute again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,5 +145,5 @@ class Program:
     def signature(self) -> str:
         """A hash of what plans depend on: equal for models of the same shape after the same rewrites."""
         parts = [self.widths, self.aggregations, self.folded, sorted(self.needs_grad), self.random, self.fused]
-        segments = [(segment.stage, segment.inputs, segment.outputs) for segment in self.segments]
+        segments = [(s.stage, s.inputs, s.outputs, s.retaining and tuple(s.retaining.hidden)) for s in self.segments]
         return hashlib.sha256(repr([*parts, segments]).encode()).hexdigest()[:16]

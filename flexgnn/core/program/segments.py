@@ -33,7 +33,7 @@ def run_backward(
 
     Args:
         segment: one that has a derivative.
-        values: at least the segment's inputs, each R x D.
+        values: at least the segment's inputs, and its hidden values if it reads any, each R x D.
         rows: which rows these are.
         needs_grad: names of the values that depend on parameters.
         gradients_of: returns the gradients of those of the outputs that need one. It is given the outputs of the last
@@ -49,7 +49,8 @@ def run_backward(
         return gradients_of(dict(zip(segment.outputs, outputs, strict=False)))
 
     with torch.no_grad():
-        found = segment.differentiate(*(values[name] for name in segment.inputs), rows, named)
+        hidden = [values[name] for name in segment.hidden]
+        found = segment.differentiate(*(values[name] for name in segment.inputs), rows, named, *hidden)
     wanted = [name for name in segment.inputs if name in needs_grad]
     inputs = {
         name: torch.zeros_like(values[name]) if gradient is None else gradient

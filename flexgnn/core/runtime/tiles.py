@@ -112,7 +112,8 @@ class TileRunner:
         return self._forward(view, rows)
 
     def _segment(self, view: _TileView) -> Segment:
-        return self._program.segments[view.phase.stage]
+        segment = self._program.segments[view.phase.stage]
+        return segment.retaining if view.phase.retains and segment.retaining is not None else segment
 
     def _values(self, view: _TileView, segment: Segment) -> NamedTensors:
         return {name: aligned_rows(view.tensor(prefixed(name, view.prefix))) for name in segment.inputs}
@@ -202,7 +203,7 @@ class TileRunner:
     def _backward(self, view: _TileView, rows: RowContext) -> TileResult:
         segment = self._segment(view)
         values = {}
-        for name in segment.inputs:
+        for name in (*segment.inputs, *segment.hidden):
             recomputed = name in view.phase.recomputes
             values[name] = self._recomputed(view, name, rows) if recomputed else aligned_rows(view.tensor(name))
         inputs, parameters = run_backward(

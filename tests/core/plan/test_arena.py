@@ -66,10 +66,10 @@ def test_a_full_arena_is_relieved_until_it_fits(problem: PlanningProblem) -> Non
 def test_a_way_that_is_left_out_as_too_large_fits_nowhere(problem: PlanningProblem) -> None:
     for blocks in problem.choices:
         for way in all_ways(problem, blocks):
-            workload = workload_of(problem, blocks, frozenset(), way)
+            workload = workload_of(problem, blocks, problem.recomputable()[0], way)
             least = least_bytes(workload, way)
             for lookahead in (0, 1):
-                sketch = Sketch(problem, workload, spilling(workload, lookahead, frozenset(), way))
+                sketch = Sketch(problem, workload, spilling(workload, lookahead, problem.recomputable()[0], way))
                 assert least <= sketch.live_peak_bytes
     workload = problem.workload(problem.choices[-1])
     largest = max(int(workload.fields[name].sizes.sum()) for name in workload.published)

@@ -49,7 +49,7 @@ def plan_over(store: GraphStore, *tiers: StorageTier, wanted: dict[str, str] | N
     """A plan over five blocks that keeps nothing."""
     problem = problem_over(store, tiers, 2**40, wanted)
     workload = problem.workload(problem.blocks(-(-len(problem.choices[-1].row_counts) // 5)))
-    sketch = Sketch(problem, workload, spilling(workload, 1, frozenset(), Way("packed")))
+    sketch = Sketch(problem, workload, spilling(workload, 1, problem.recomputable()[0], Way("packed")))
     return freeze(problem, sketch.decided(sketch.nothing), "spilling")
 
 

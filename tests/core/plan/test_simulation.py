@@ -29,7 +29,7 @@ def spilled(path: Path, rates: TierRates, lookahead: int) -> Plan:
     """A plan over ten blocks that keeps nothing."""
     problem = replace(small_problem(path, 2**40), storage_tiers=(StorageTier(name="arrow", rates=rates),))
     workload = problem.workload(problem.choices[-1])
-    sketch = Sketch(problem, workload, spilling(workload, lookahead, frozenset(), Way("packed")))
+    sketch = Sketch(problem, workload, spilling(workload, lookahead, problem.recomputable()[0], Way("packed")))
     return freeze(problem, sketch.decided(sketch.nothing), "spilling")
 
 

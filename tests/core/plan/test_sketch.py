@@ -67,7 +67,8 @@ def test_the_relaxation_is_below_the_optimum_and_that_below_greedy(problem: Plan
         assert sketch.optimistic_bytes - 1 <= relaxed_bytes(sketch) <= sketch.moved_bytes
 
 
-def test_the_optimum_is_that_of_trying_everything(problem: PlanningProblem) -> None:
+def test_the_optimum_is_that_of_trying_everything(tmp_path: Path) -> None:
+    problem = tight_problem(tmp_path, 2.0)
     sketches = [sketch for sketch in all_sketches(problem, problem.choices) if 4 <= len(sketch.gaps) <= 11]
     assert sketches
     for sketch in some(sketches, 3):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch_geometric.nn import GCN
 
+from flexgnn.core.plan.decisions import Recomputed
 from flexgnn.core.plan.placement import StorageTier
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.work import tile_work
@@ -79,9 +80,14 @@ def test_the_flops_of_an_epoch_are_those_of_its_products_and_pulls(tmp_path) -> 
     )
     edges = store.info.num_edges
     for blocks in problem.choices:
-        workload = problem.workload(blocks)
         forward_and_weights = 2 * 2 * 70 * (5 * 8 + 8 * 3)
-        recomputed_and_inputs = 2 * 70 * 5 * 8 + 2 * 70 * 8 * 3
+        inputs, hidden = 2 * 70 * 8 * 3, 2 * 70 * 5 * 8
         # The first layer's aggregation is folded.
         pulls = 2 * edges * 2 * 3
-        assert workload.flops == forward_and_weights + recomputed_and_inputs + pulls
+        retaining = problem.workload(blocks)
+        assert retaining.flops == forward_and_weights + inputs + pulls
+        recomputing = problem.workload(blocks, Recomputed(segments=frozenset({0})))
+        assert recomputing.flops == forward_and_weights + inputs + hidden + pulls
+        assert sum(f.total_bytes for f in retaining.fields.values()) == 4 * 70 * 8 + sum(
+            f.total_bytes for f in recomputing.fields.values()
+        )

@@ -75,6 +75,17 @@ def aggregate(aggregation: Aggregation | Folded, value: Tensor, graph: SmallGrap
     return torch.zeros_like(value).scatter_reduce(0, index, value[source], "amax", include_self=False)
 
 
+def check_retaining(segment, values, rows, needs_grad, given, expected):
+    """With its hidden values at hand, a segment has the same outputs and gradients, to the bit."""
+    outputs = run_forward(segment, values, rows)
+    assert set(segment.hidden) <= set(outputs)
+    kept = {name: outputs[name].clone() for name in segment.hidden}
+    upstream = {name: gradient.clone() for name, gradient in given.items()}
+    inputs, parameters = run_backward(segment, {**values, **kept}, rows, needs_grad, lambda _: upstream)
+    for mine, theirs in zip([*inputs.values(), *parameters], expected, strict=True):
+        assert mine is theirs is None or torch.equal(mine, theirs)
+
+
 class SegmentFunction(torch.autograd.Function):
     """A segment with its own derivative, as autograd sees it."""
 
@@ -91,6 +102,8 @@ class SegmentFunction(torch.autograd.Function):
         segment, _, _, needs_grad = ctx.call
         given = {name: g.clone() for name, g in zip(segment.outputs, gradients, strict=True) if name in needs_grad}
         inputs, parameters = run_backward(*ctx.call, lambda _: given)
+        if segment.retaining is not None:
+            check_retaining(segment.retaining, *ctx.call[1:], given, [*inputs.values(), *parameters])
         return None, None, None, *(inputs.get(name) for name in segment.inputs), *parameters
 
 
@@ -119,7 +132,9 @@ def run_program(program: Program, graph: SmallGraph, rows: RowContext = EVALUATI
 
 def check_program(program: Program, values: dict[str, Tensor]) -> None:
     """What must hold of every program, beside its result."""
-    assert {name: value.shape[1] for name, value in values.items()} == program.widths
+    hidden = {name for s in program.segments if s.retaining for name in s.retaining.hidden if name not in s.outputs}
+    widths = {name: width for name, width in program.widths.items() if name not in hidden}
+    assert {name: value.shape[1] for name, value in values.items()} == widths
     assert {name for name, value in values.items() if value.requires_grad} == program.needs_grad
     assert [segment.stage for segment in program.segments] == list(range(program.last_stage + 1))
     assert program.segments[-1].outputs == (program.logits,)

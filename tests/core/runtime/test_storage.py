@@ -35,7 +35,7 @@ class Spilling(Planner):
 
     def decide(self, problem: PlanningProblem) -> Decisions:
         workload = problem.workload(problem.blocks(-(-problem.choices[-1].count // 5)))
-        sketch = Sketch(problem, workload, spilling(workload, 1, frozenset(), Way("packed")))
+        sketch = Sketch(problem, workload, spilling(workload, 1, problem.recomputable()[0], Way("packed")))
         return sketch.decided(sketch.nothing)
 
 
