@@ -24,6 +24,8 @@ from flexgnn.core.tier import Array
 Role = Literal["own", "whole", "hubs", "halo", "pack", "partial", "cursor"]
 CURSOR_BYTES = 16
 """Of each row: the edges at which this and the next pass begin."""
+SUM_BYTES = 4
+"""Of each element of sums in several passes: float32, whatever is summed."""
 SETUP_STEP = -1
 """The step before the first: tensors kept for the whole run are filled then."""
 
@@ -285,8 +287,7 @@ class SlotBuilder:
     def _partial(self, phase: Phase, pull: Pull, steps: Array, blocks: Array) -> Iterator[SlotGroup]:
         """Room for the sums of ``blocks`` in backward, where they are not a field of their own."""
         if phase.kind == "backward":
-            item_bytes = np.dtype(self._workload.fields[pull.field].dtype).itemsize
-            size = self._workload.blocks.row_counts[blocks] * pull.width * item_bytes
+            size = self._workload.blocks.row_counts[blocks] * pull.width * SUM_BYTES
             yield _group("partial", pull.field, blocks, size, (steps[blocks], steps[blocks]))
 
 

@@ -25,6 +25,7 @@ from flexgnn.core.plan.topology import Direction, HaloCounts
 from flexgnn.core.plan.work import Work
 from flexgnn.core.plan.workload import Field, Phase, PhaseKind, Pull, Source, Workload
 from flexgnn.core.program.adjacency import vector_names
+from flexgnn.core.program.bfloat16 import BITS_DTYPE
 from flexgnn.core.program.program import FEATURES, Aggregation, Program, Segment
 
 
@@ -81,9 +82,11 @@ class Unroller:
         cost_of: CostOf,
         recomputed: frozenset[str],
         column_slices: int,
+        rounded: frozenset[str],
     ) -> None:
         self._program, self._info, self._blocks, self._halos = program, info, blocks, halos
         self._localities, self._cost_of, self._recomputed = localities, cost_of, recomputed
+        self._rounded = rounded
         self._fields: dict[str, Field] = {}
         self._phases: list[Phase] = []
         self._published: dict[str, Pull] = {}
@@ -114,6 +117,7 @@ class Unroller:
             phases=tuple(self._phases),
             published=self._published,
             slices={name: slices for name, slices in self._slices.items() if slices},
+            rounded=self._rounded,
         )
 
     # Fields
@@ -121,6 +125,7 @@ class Unroller:
     def _add(
         self, name: str, width: int | None, source: Source = Source.STEP, dtype: str = "float32", **more: str
     ) -> str:
+        dtype = BITS_DTYPE if name in self._rounded else dtype
         if name in self._slices:
             assert width is not None
             self._slices[name] = tuple(
@@ -254,7 +259,7 @@ class Unroller:
             )
 
     def _publishing(self, kind: PhaseKind, stage: int, reads: list[str], writes: list[str]) -> Work:
-        """What a tile does beside its segment: it copies or scales what it leaves, and adds up gradients."""
+        """What a tile does beside its segment: it copies, scales or rounds what it leaves, and adds up gradients."""
         rows = min(self._info.chunk_rows, self._info.num_nodes)
         prefix = EVALUATION if kind == "evaluate" else ""
         pulled = set()
@@ -262,9 +267,10 @@ class Unroller:
             aggregations = self._program.aggregations_at(stage)
             pulled = {prefix + a.output for a in aggregations} | {ties_name(a) for a in aggregations}
         copied = [name for name in dict.fromkeys(writes) if name not in pulled] + [
-            n for n in reads if n in self._slices
+            n for n in reads if n in self._slices or n in self._rounded
         ]
-        sizes = [2 * rows * sum(self._fields[part].row_bytes for part in self._in_slices([name])) for name in copied]
+        parts = [[self._fields[part] for part in self._in_slices([name])] for name in copied]
+        sizes = [rows * sum(f.row_bytes + 4 * (f.width or 1) for f in of_name) for of_name in parts]
         segment = self._program.segments[stage]
         if kind == "backward":
             for value in segment.outputs:

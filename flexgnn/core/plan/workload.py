@@ -41,6 +41,7 @@ class Field:
 
     name: str
     dtype: str
+    """As numpy names it; bfloat16 is kept as the bits of ``uint16``."""
     rows: tuple[int, ...]
     """First dimension of each block's part."""
     width: int | None
@@ -147,6 +148,8 @@ class Workload:
     """Fields that other blocks pull from, and how."""
     slices: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By field that comes in slices of columns: the fields of these."""
+    rounded: frozenset[str] = frozenset()
+    """Fields, those in slices among them, that are stored as bfloat16 (see ``stored_types.py``)."""
     block_halos: dict[Direction, HaloCounts] = field(default_factory=dict)
     """By stored adjacency, for pulls of whole blocks."""
     known: dict[Any, Any] = field(default_factory=dict)

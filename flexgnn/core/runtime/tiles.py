@@ -28,6 +28,7 @@ from flexgnn.core.plan.packing import ALIGNMENT_BYTES
 from flexgnn.core.plan.unroll import consumers, local_consumers
 from flexgnn.core.plan.workload import Phase, Workload
 from flexgnn.core.program.adjacency import AdjacencyVectors, vector_names
+from flexgnn.core.program.bfloat16 import as_stored, stored_tensor
 from flexgnn.core.program.kernels import NO_VECTOR, pull_max, pull_max_gradient, pull_sum
 from flexgnn.core.program.loss import count_correct, tile_loss
 from flexgnn.core.program.program import Aggregation, RowContext, Segment
@@ -87,6 +88,7 @@ class TileRunner:
 
     def __init__(self, workload: Workload, num_training: int) -> None:
         self._program, self._slices, self._num_training = workload.program, workload.slices, num_training
+        self._rounded = workload.rounded
 
     def advance(self, data: StepData, field: str, tile: tuple[int, int]) -> None:
         """One pass of the pulls from ``field`` on one tile, by itself."""
@@ -217,7 +219,8 @@ class TileRunner:
 
     def _recomputed(self, view: _TileView, name: str, rows: RowContext) -> Tensor:
         producer = next(s for s in self._program.segments if name in s.outputs)
-        return run_forward(producer, self._values(view, producer), rows)[name]
+        value = run_forward(producer, self._values(view, producer), rows)[name]
+        return as_stored(value) if name in self._rounded else value
 
     def _output_gradients(self, view: _TileView, segment: Segment) -> NamedTensors:
         """Gradients of a segment's outputs: pulled from those who aggregated them, plus what later segments left."""
@@ -260,7 +263,7 @@ class TileRunner:
         aggregated = {a.output: a for a in self._program.aggregations_at(segment.stage)}
         for name, gradient in inputs.items():
             if name not in aggregated:
-                view.tensor(partial_gradient_name(name, segment.stage)).copy_(gradient)
+                view.write(partial_gradient_name(name, segment.stage), gradient)
             elif aggregated[name].input in self._program.needs_grad:
                 self._publish_gradient(view, aggregated[name], gradient)
 
@@ -299,15 +302,16 @@ class _TileView:
         return array
 
     def tensor(self, name: str) -> Tensor:
-        """A view, or a copy of what comes in slices."""
-        parts = [torch.from_numpy(self.rows(part)) for part in self._parts(name)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        """A view, or a copy of what comes in slices or is stored as bfloat16."""
+        parts = [stored_tensor(self.rows(part)) for part in self._parts(name)]
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return whole.float() if whole.dtype == torch.bfloat16 else whole
 
     def write(self, name: str, values: Tensor, scale: str | None = None) -> None:
         """Fill the rows of a field (T x D), with each row of ``values`` times its element of the vector ``scale``."""
         first = 0
         for part in self._parts(name):
-            out = torch.from_numpy(self.rows(part))
+            out = stored_tensor(self.rows(part))
             columns = values[:, first : first + out.shape[1]]
             if scale is None:
                 out.copy_(columns)
