@@ -38,7 +38,7 @@ class Slot:
     """``own``: a field at a block's rows; ``whole``: at all rows; ``hubs``: a packed field at the hubs of all blocks;
     ``halo``: the rows a block needs of others; ``pack``: the rows others need of a block. Large halos and packs pass
     through a window of two parts. A halo in several passes comes with a ``cursor``, and in backward with ``partial``
-    sums, as has every pull without fusion."""
+    sums, as has every pull without fusion; forward, where sums are rounded."""
     field: str
     block: int
     """-1 for ``whole`` and ``hubs``."""
@@ -267,7 +267,7 @@ class SlotBuilder:
         for pull in phase.pulled.values():
             if pull.field in self.packed:
                 yield from self._halo(phase, pull, steps)
-            elif not workload.program.fused and phase.column_slice is None:
+            elif pull.rounded if pull.in_slices else not workload.program.fused:
                 yield from self._partial(phase, pull, steps, self._blocks)
         for name in phase.writes:
             if name in self.packed and not workload.published[name].whole_blocks:
@@ -285,8 +285,8 @@ class SlotBuilder:
         yield from self._partial(phase, pull, steps, several if workload.program.fused else self._blocks)
 
     def _partial(self, phase: Phase, pull: Pull, steps: Array, blocks: Array) -> Iterator[SlotGroup]:
-        """Room for the sums of ``blocks`` in backward, where they are not a field of their own."""
-        if phase.kind == "backward":
+        """Room for the sums of ``blocks``, where no field takes them before they are complete."""
+        if pull.rounded or (phase.kind == "backward" and not pull.in_slices):
             size = self._workload.blocks.row_counts[blocks] * pull.width * SUM_BYTES
             yield _group("partial", pull.field, blocks, size, (steps[blocks], steps[blocks]))
 

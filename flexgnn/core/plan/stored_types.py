@@ -6,6 +6,8 @@ it is. The step that makes it rounds it once; every step that reads it computes 
 
 from __future__ import annotations
 
+from collections import Counter
+
 from flexgnn.core.errors import ConfigError
 from flexgnn.core.plan.names import EVALUATION, gradient_name, partial_gradient_name, published_name
 from flexgnn.core.program.program import Program, is_stored
@@ -25,11 +27,11 @@ def check_storage_dtype(name: str) -> str:
 
 
 def rounded_names(program: Program, storage_dtype: str) -> frozenset[str]:
-    """The fields that are stored as bfloat16: values that segments leave for other steps, and gradients.
+    """The fields that are stored as bfloat16: values that segments leave for other steps, sums, and gradients.
 
     What a maximum is of stays float32, as do its gradients: they are found by comparing rows. So do features, labels
-    and folded aggregations (which are inputs), the vectors of nodes, and the sums of aggregations, which are added to
-    in place, pass after pass.
+    and folded aggregations (which are inputs), and the vectors of nodes; sums that several aggregations make of one
+    field, since they share one place to be added up in; and gradients that only some plans write before they are used.
     """
     if storage_dtype == "float32":
         return frozenset()
@@ -37,7 +39,9 @@ def rounded_names(program: Program, storage_dtype: str) -> frozenset[str]:
     compared = {published_name(a.input, a) for a in program.aggregations if a.reduce == "max"}
     sums = [a for a in program.aggregations if a.reduce == "sum"]
     published = {published_name(a.input, a) for a in sums}
-    values = {value for value in made | published if not is_stored(value)} - compared
+    pulled = Counter((a.stage, published_name(a.input, a)) for a in program.aggregations)
+    summed = {a.output for a in sums if pulled[a.stage, published_name(a.input, a)] == 1}
+    values = {value for value in made | published | summed if not is_stored(value)} - compared
     gradients = {gradient_name(a) for a in sums}
     partial = {partial_gradient_name(value, segment.stage) for segment in program.segments for value in segment.inputs}
     return frozenset(values | {EVALUATION + value for value in values} | gradients | partial)

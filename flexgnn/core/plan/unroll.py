@@ -197,7 +197,9 @@ class Unroller:
     def _topology(self, direction: Direction) -> Direction:
         return "in" if self._info.symmetric else direction
 
-    def _pull(self, field: str, aggregation: Aggregation, direction: Direction, slice_width: int | None = None) -> Pull:
+    def _pull(
+        self, field: str, aggregation: Aggregation, direction: Direction, output: str, slice_width: int | None = None
+    ) -> Pull:
         pull = Pull(
             field=field,
             direction=direction,
@@ -206,6 +208,7 @@ class Unroller:
             width=self._program.widths[aggregation.output] if slice_width is None else slice_width,
             reduce=aggregation.reduce,
             in_slices=slice_width is not None,
+            rounded=output in self._rounded,
         )
         self._published[field] = pull
         return pull
@@ -245,7 +248,11 @@ class Unroller:
                     reads=tuple(dict.fromkeys(name for pull in now for name in pull.vectors)),
                     pulls=tuple(
                         self._pull(
-                            self._slices[pull.source][number], pull.aggregation, pull.direction, self._fields[out].width
+                            self._slices[pull.source][number],
+                            pull.aggregation,
+                            pull.direction,
+                            pull.output,
+                            self._fields[out].width,
                         )
                         for pull, out in zip(now, outputs, strict=True)
                     ),
@@ -266,9 +273,9 @@ class Unroller:
         if kind != "backward":
             aggregations = self._program.aggregations_at(stage)
             pulled = {prefix + a.output for a in aggregations} | {ties_name(a) for a in aggregations}
-        copied = [name for name in dict.fromkeys(writes) if name not in pulled] + [
-            n for n in reads if n in self._slices or n in self._rounded
-        ]
+        copied = [name for name in dict.fromkeys(writes) if name not in pulled or name in self._rounded]
+        # Sums that were rounded are read at once.
+        copied += [n for n in (*reads, *pulled.intersection(writes)) if n in self._slices or n in self._rounded]
         parts = [[self._fields[part] for part in self._in_slices([name])] for name in copied]
         sizes = [rows * sum(f.row_bytes + 4 * (f.width or 1) for f in of_name) for of_name in parts]
         segment = self._program.segments[stage]
@@ -302,7 +309,7 @@ class Unroller:
                 reads.append(output)
                 continue
             reads += vectors
-            pulls.append(self._pull(source, aggregation, "in"))
+            pulls.append(self._pull(source, aggregation, "in", output))
             writes.append(output)
             if kind != "evaluate" and aggregation.reduce == "max" and aggregation.input in program.needs_grad:
                 writes.append(self._add(ties_name(aggregation), width))
@@ -378,7 +385,7 @@ class Unroller:
                     reads.append(output)
                     continue
                 reads += vectors
-                pulls.append(self._pull(source, aggregation, "out"))
+                pulls.append(self._pull(source, aggregation, "out", pulled_gradient_name(aggregation)))
                 # Which inputs reached the maximum is seen by comparing them with it.
                 reads += [value] if aggregation.reduce == "max" else []
             reads += [partial_gradient_name(value, s.stage) for s in local_consumers(program, value, stage)]

@@ -86,6 +86,8 @@ class Pull:
     reduce: Reduce
     in_slices: bool = False
     """Whether ``field`` is a slice of columns of a field, and this all that its phase does (see ``slices.py``)."""
+    rounded: bool = False
+    """Whether the sums are written to a field that is stored as bfloat16, and so only once they are complete."""
     whole_blocks: bool = False
     """Whether halos are whole blocks (see ``whole_blocks.py``), else of the rows that are needed."""
 

@@ -144,8 +144,8 @@ class TileRunner:
         vectors: AdjacencyVectors,
     ) -> None:
         if output in self._slices and number < len(self._slices[output]):
-            out = view.rows(self._slices[output][number])
-            view.pull_sum(self._slices[source][number], vectors, out, weighted=aggregation.adjacency.weighted)
+            out, weighted = self._slices[output][number], aggregation.adjacency.weighted
+            view.sum_into(out, self._slices[source][number], vectors, weighted=weighted)
 
     # Forward
 
@@ -155,12 +155,12 @@ class TileRunner:
             source = prefixed(published_name(aggregation.input, aggregation), view.prefix)
             if source not in fields:
                 continue
-            out = view.rows(view.prefix + aggregation.output)
+            output, adjacency = view.prefix + aggregation.output, aggregation.adjacency
             if aggregation.reduce == "max":
-                name = ties_name(aggregation)
+                name, out = ties_name(aggregation), view.rows(output)
                 view.pull_max(source, out, view.rows(name) if view.has(name) else np.empty_like(out))
             else:
-                view.pull_sum(source, vector_names(aggregation.adjacency), out, weighted=aggregation.adjacency.weighted)
+                view.sum_into(output, source, vector_names(adjacency), weighted=adjacency.weighted)
 
     def _forward(self, view: _TileView, rows: RowContext) -> TileResult:
         program, segment, prefix = self._program, self._segment(view), view.prefix
@@ -330,6 +330,17 @@ class _TileView:
         scale = NO_VECTOR if vectors.row is None else self.data.rows[vectors.row]
         weights = n.weights if weighted else NO_VECTOR
         pull_sum(*self._reach(n), n.indptr, n.indices, weights, loops, scale, n.own, self.first, out)
+
+    def sum_into(self, output: str, source: str, vectors: AdjacencyVectors, *, weighted: bool) -> None:
+        """A pass of the weighted sum over neighbours of ``source`` into field ``output``, rounded after the last."""
+        out = self.rows(output)
+        if out.dtype == np.float32:
+            self.pull_sum(source, vectors, out, weighted=weighted)
+            return
+        sums = self.partial(source) if source in self.data.partial else np.empty(out.shape, dtype=np.float32)
+        self.pull_sum(source, vectors, sums, weighted=weighted)
+        if self.data.neighbors[source].last_pass:
+            stored_tensor(out).copy_(torch.from_numpy(sums))
 
     def pull_max(self, source: str, out: Array, ties: Array) -> None:
         """Maximum over neighbours of ``source`` into ``out`` (T x D), and how many reach it into ``ties``."""
