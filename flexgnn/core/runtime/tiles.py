@@ -66,7 +66,7 @@ class StepData:
     slices: Mapping[str, Sequence[str]]
     """By field that comes in slices of columns: the fields of these."""
     partial: dict[str, Array]
-    """Sums (B x D) of pulls in several passes, by pulled field, where they are not a field of their own."""
+    """Sums (B x D, float32) of pulls in several passes, by pulled field, where no field takes them as they grow."""
     pulled: bool = False
     """Whether the last pass has been made as well."""
 
