@@ -117,10 +117,11 @@ def graph_line(info: GraphInfo) -> str:
 def plan_line(plan: Plan) -> str:
     """A plan in one line."""
     spills = format_size(sum(size for name, size in plan.traffic_bytes.items() if name.endswith(" write")))
+    dtype = plan.problem.storage_dtype
     return (
         f"plan ({plan.planner}): {plan.num_blocks} block{'s' if plan.num_blocks > 1 else ''}, "
         f"{format_size(plan.projected_peak_bytes)} of {format_size(plan.budget_bytes)} {plan.compute_tier} projected, "
-        f"{spills} spilled an epoch"
+        f"{spills} spilled an epoch" + ("" if dtype == "float32" else f", values and gradients as {dtype}")
     )
 
 

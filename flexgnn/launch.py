@@ -43,6 +43,8 @@ class RunConfig:
     planner: str
     plan: str | None
     """File of a saved plan to follow."""
+    storage_dtype: str
+    """Of the values and gradients that steps leave for each other."""
     no_rewrite: list[str] | None
     """Names of rewrites that are left out."""
     ssd_backend: str
@@ -95,6 +97,7 @@ def make_trainer(config: RunConfig, store: GraphStore, listeners: tuple[Listener
         planner=config.planner,
         plan=config.plan,
         rewrites=all_but(config.no_rewrite or []),
+        storage_dtype=config.storage_dtype,
         seed=config.seed,
         listeners=listeners,
     )

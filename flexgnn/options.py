@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_type_hints
 from typer import Option
 
 from flexgnn.core.plan.placement import TENSOR_CLASSES
+from flexgnn.core.plan.stored_types import STORAGE_DTYPES
 from flexgnn.core.program.rewrites import ALL_REWRITES
 from flexgnn.core.tier_spec import DEFAULT_BACKEND, FORM
 from flexgnn.launch import RunConfig
@@ -26,6 +27,10 @@ def run_config(
     epochs: Annotated[int, Option(help="Epochs to train.")] = 30,
     eval_every: Annotated[int, Option(help="With dropout: epochs from one evaluation to the next.")] = 1,
     planner: Annotated[str, Option(help="Name of a planner.")] = "greedy",
+    storage_dtype: Annotated[
+        str,
+        Option(help=f"{' or '.join(STORAGE_DTYPES)}, of values and gradients: half the bytes, rounded."),
+    ] = STORAGE_DTYPES[0],
     no_rewrite: Annotated[
         list[str] | None,
         Option(metavar="NAME", help=f"Leave out one of the rewrites {', '.join(ALL_REWRITES)}; repeatable."),

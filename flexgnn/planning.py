@@ -14,6 +14,7 @@ from flexgnn.core.plan.placement import StorageTier, check_wanted
 from flexgnn.core.plan.plan import Plan, freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.profile import MachineProfile
+from flexgnn.core.plan.stored_types import check_storage_dtype
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.program.lower import lower
 from flexgnn.core.program.rewrites import all_but
@@ -48,6 +49,7 @@ def plan_for(config: RunConfig, graph: GraphStore | PaperGraph, machine: Machine
         compute_tier=machine.compute_tier,
         storage_tiers=tuple(_tier(spec, machine) for spec in specs),
         wanted=check_wanted(parse_pairs(config.place or []), [spec.name for spec in specs]),
+        storage_dtype=check_storage_dtype(config.storage_dtype),
         threads=rates.threads,
         training=True,
         evaluation=program.random,

@@ -92,6 +92,8 @@ def train_with_flexgnn(
     device_memory: int | None = None,
     planner: Planner | None = None,
     rewrites: Sequence[str] = ALL_REWRITES,
+    storage_dtype: str = "float32",
+    ssd_backend: str = "arrow",
     listeners: Sequence[Listener] = (),
     inspect: Callable[[Trainer], None] = lambda trainer: None,
 ) -> Outcome:
@@ -105,6 +107,8 @@ def train_with_flexgnn(
         device_memory=device_memory,
         planner=planner or "greedy",
         rewrites=rewrites,
+        storage_dtype=storage_dtype,
+        ssd_backend=ssd_backend,
         listeners=listeners,
     )
     records = trainer.fit(epochs)

@@ -115,7 +115,7 @@ def test_plan_shows_and_saves_without_training(run: Run, graph: Path, tmp_path: 
     assert not (graph / "folded").exists()
     shown = run("plan", "--dataset", graph, "--hidden", 8, "--no-rewrite", "fold", "--no-rewrite", "order").stdout
     assert "loss of stage 3" in shown
-    assert json.loads((tmp_path / "plan.json").read_text())["flexgnn_plan"] == 3
+    assert json.loads((tmp_path / "plan.json").read_text())["flexgnn_plan"] == 4
 
 
 def test_plan_for_a_machine_and_a_graph_that_are_not_at_hand(run: Run, graph: Path, tmp_path: Path) -> None:
@@ -172,6 +172,7 @@ def test_import_and_generate_make_stores(run: Run, tmp_path: Path) -> None:
         ("--model", "gat", "gcn, gin, sage"),
         ("--planner", "ilq", "greedy"),
         ("--no-rewrite", "folding", "order, fold, fuse, gradients"),
+        ("--storage-dtype", "bf16", "float32 and bfloat16 are accepted"),
         ("--ssd-backend", "arow", "Did you mean 'arrow'"),
         ("--device", "tpu", "'cpu' and 'cuda'"),
         ("--device", "cuda", "cuda"),
@@ -267,6 +268,26 @@ def test_a_saved_plan_is_followed_and_planners_compared(run: Run, graph: Path, t
     assert losses_of(followed) == losses_of(planned)
     sentence = refused(run, "run", "--dataset", graph, "--hidden", 9, "--plan", tmp_path / "plan.json")
     assert "was made for another model" in sentence
+
+
+def test_the_storage_dtype_is_recorded_and_a_plan_is_for_one(run: Run, graph: Path, tmp_path: Path) -> None:
+    model, halved = ("--dataset", graph, "--hidden", 8), ("--storage-dtype", "bfloat16")
+    shown = run("plan", *model, *halved, "--device-memory", SPILLING, "-o", tmp_path / "plan.json").stdout
+    assert "values and gradients as bfloat16" in shown
+    followed = ("--epochs", 2, "--plan", tmp_path / "plan.json")
+    assert "--storage-dtype bfloat16, not float32" in refused(run, "run", *model, *followed)
+    spilled = run("run", *model, *halved, *followed, "--output", tmp_path / "out").stdout
+    in_memory = run("run", *model, *halved, "--epochs", 2).stdout
+    assert losses_of(spilled) == losses_of(in_memory)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["storage_dtype"] == "bfloat16"
+    assert json.loads((tmp_path / "out" / "plan.json").read_text())["storage_dtype"] == "bfloat16"
+    run("predict", tmp_path / "out", "-o", tmp_path / "logits.npy")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    (tmp_path / "out" / "config.json").write_text(json.dumps({**config, "storage_dtype": "float32"}))
+    run("predict", tmp_path / "out", "-o", tmp_path / "other.npy")
+    logits, other = np.load(tmp_path / "logits.npy"), np.load(tmp_path / "other.npy")
+    assert not np.array_equal(logits, other), "predictions are made as the run was"
+    np.testing.assert_allclose(logits, other, atol=2**-6 * float(np.abs(other).max()))
 
 
 def losses_of(shown: str) -> list[str]:

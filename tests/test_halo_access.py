@@ -50,12 +50,22 @@ def assert_same_bits(outcome: Outcome, expected: Outcome) -> None:
         assert torch.equal(parameter, expected.parameters[name])
 
 
-def spilling(model: torch.nn.Module, store: GraphStore, planner: Planner) -> tuple[Outcome, Trainer]:
+def spilling(
+    model: torch.nn.Module, store: GraphStore, planner: Planner, storage_dtype: str = "float32"
+) -> tuple[Outcome, Trainer]:
     """Two epochs in exactly the memory that the plan projects."""
     trainers: list[Trainer] = []
     optimizer = torch.optim.Adam(model.parameters())
-    budget = Trainer(model, store, optimizer, planner=planner).plan.projected_peak_bytes
-    outcome = train_with_flexgnn(model, store, 2, device_memory=budget, planner=planner, inspect=trainers.append)
+    plan = Trainer(model, store, optimizer, planner=planner, storage_dtype=storage_dtype).plan
+    outcome = train_with_flexgnn(
+        model,
+        store,
+        2,
+        device_memory=plan.projected_peak_bytes,
+        planner=planner,
+        storage_dtype=storage_dtype,
+        inspect=trainers.append,
+    )
     for record in trainers[0].history:
         assert record.moved_bytes["arrow write"] > 0
         assert record.peak_bytes.keys() == trainers[0].plan.projected_peaks.keys()

@@ -123,8 +123,12 @@ def _row_seconds(rates: ComputeRates, workload: Workload, phase: Phase) -> float
 
 def _edge_seconds(rates: ComputeRates, workload: Workload, pull: Pull) -> Array:
     """Of one thread, for an edge of ``pull`` in each tile."""
-    width = workload.fields[pull.field].width or 1
-    seconds = rates.edge_seconds(width, workload.localities[pull.topology].reach)
+    field, reach = workload.fields[pull.field], workload.localities[pull.topology].reach
+    width, as_wide = field.width or 1, -(-field.row_bytes // 4)
+    seconds = rates.edge_seconds(width, reach)
+    if as_wide < width:
+        # Rows of bfloat16 come from memory like rows of half the columns, and are added up like rows of all.
+        seconds = (seconds + rates.edge_seconds(as_wide, reach)) / 2
     return seconds * rates.single("maximum") if pull.reduce == "max" else seconds
 
 

@@ -26,7 +26,7 @@ from flexgnn.core.sizes import format_size
 if TYPE_CHECKING:
     from flexgnn.core.plan.bound import LowerBound
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,6 +150,7 @@ class Plan:
             "planner": self.planner,
             "graph": self.graph,
             "program": self.workload.program.signature,
+            "storage_dtype": self.problem.storage_dtype,
             "compute_tier": self.compute_tier,
             "budget_bytes": self.budget_bytes,
             "capacity_bytes": self.capacities,

@@ -22,8 +22,10 @@ from flexgnn.core.plan.packing import ALIGNMENT_BYTES
 from flexgnn.core.plan.paper import PaperGraph
 from flexgnn.core.plan.placement import StorageTier, place, stored_parts
 from flexgnn.core.plan.slots import SlotGroup
+from flexgnn.core.plan.stored_types import rounded_names
 from flexgnn.core.plan.topology import Direction, HaloCounts
-from flexgnn.core.plan.unroll import PhaseCost, Unroller, backward_stages, consumers, local_consumers
+from flexgnn.core.plan.unroll import PhaseCost, Unroller
+from flexgnn.core.plan.uses import backward_stages, consumers, local_consumers, retaining
 from flexgnn.core.plan.whole_blocks import with_whole_blocks
 from flexgnn.core.plan.work import LossWork, Work, tile_work
 from flexgnn.core.plan.workload import PhaseKind, Workload
@@ -56,6 +58,8 @@ class PlanningProblem:
     rates: Rates = field(default_factory=laptop_rates)
     wanted: Mapping[str, str] = field(default_factory=dict)
     """By tensor class, the storage tier that the user wants it on."""
+    storage_dtype: str = "float32"
+    """Of values and gradients, one of :data:`~flexgnn.core.plan.stored_types.STORAGE_DTYPES`."""
 
     @property
     def alignment_bytes(self) -> int:
@@ -173,6 +177,7 @@ class PlanningProblem:
             partial(self._phase_cost, joined=column_slices > 1),
             recomputed,
             column_slices,
+            rounded_names(self.program, self.storage_dtype),
         )
         workload = unroller.build(training=self.training, evaluation=self.evaluation)
         if not by_blocks:
@@ -184,7 +189,8 @@ class PlanningProblem:
         """Choices of what to compute again: hidden values alone, nothing, and all that can be."""
         if not self.training:
             return [Recomputed()]
-        segments = frozenset(s for s in backward_stages(self.program) if self.program.segments[s].retaining)
+        rounded = rounded_names(self.program, self.storage_dtype)
+        segments = frozenset(s for s in backward_stages(self.program) if retaining(self.program, s, rounded))
         choices = Recomputed(segments=segments), Recomputed()
         return list(dict.fromkeys([*choices, Recomputed(segments=segments, values=self._recomputable_values())]))
 
@@ -207,8 +213,8 @@ class PlanningProblem:
         return other
 
     def evaluating(self, program: Program) -> PlanningProblem:
-        """One pass of another program over the same graph, sharing what was counted."""
-        other = replace(self, program=program, training=False, evaluation=True)
+        """One pass of another program over the same graph, in float32, sharing what was counted."""
+        other = replace(self, program=program, training=False, evaluation=True, storage_dtype="float32")
         other.__dict__.update(_pulls=self._pulls, _halos=self._halos, localities=self.localities)
         return other
 
@@ -227,8 +233,11 @@ class PlanningProblem:
         """Bytes that a tile of ``rows`` takes, beside the fields that it reads and writes."""
         widths = self.program.widths
         beside = 4 * rows * sum(widths[name] for name in self.program.segments[segment.stage].outputs)
-        if joined or self.store.info.chunk_rows % ALIGNED_ROWS:
-            beside += 4 * rows * sum(widths[name] for name in segment.inputs)
+        rounded = rounded_names(self.program, self.storage_dtype)
+        copied = joined or self.store.info.chunk_rows % ALIGNED_ROWS
+        beside += 4 * rows * sum(widths[name] for name in segment.inputs if copied or name in rounded)
+        if rounded:  # One of them at a time is on its way: read in slices, or scaled before it is written.
+            beside += 4 * rows * max(widths[name] for name in (*segment.inputs, *segment.outputs))
         return beside + measured_bytes(self._prepared(segment, kind, rows, self._loss_gradient))
 
     def _tile_work(self, segment: Segment, kind: PhaseKind, rows: int) -> Work:

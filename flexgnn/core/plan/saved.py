@@ -23,6 +23,8 @@ class SavedPlan:
     """Of the compute tier."""
     graph: str
     program: str
+    storage_dtype: str
+    """Of the values and gradients of the run."""
     decisions: Decisions
 
     @classmethod
@@ -46,6 +48,7 @@ class SavedPlan:
                 budget_bytes=int(document["budget_bytes"]),
                 graph=document["graph"],
                 program=document["program"],
+                storage_dtype=document["storage_dtype"],
                 decisions=Decisions(
                     **{
                         **decisions,
@@ -64,10 +67,15 @@ class SavedPlan:
         """The decisions, if they are for ``problem``.
 
         Raises:
-            PlanError: if they were made for another graph or model.
+            PlanError: if they were made for another graph, model or storage dtype.
         """
         if self.graph != problem.store.fingerprint:
             raise PlanError(f"{self.path} was made for another graph than {problem.store.path}; make a new plan.")
         if self.program != problem.program.signature:
             raise PlanError(f"{self.path} was made for another model, or other rewrites; make a new plan.")
+        if self.storage_dtype != problem.storage_dtype:
+            raise PlanError(
+                f"{self.path} was made for --storage-dtype {self.storage_dtype}, not {problem.storage_dtype}: "
+                "ask for that, or make a new plan."
+            )
         return self.decisions

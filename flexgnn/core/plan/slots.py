@@ -24,6 +24,8 @@ from flexgnn.core.tier import Array
 Role = Literal["own", "whole", "hubs", "halo", "pack", "partial", "cursor"]
 CURSOR_BYTES = 16
 """Of each row: the edges at which this and the next pass begin."""
+SUM_BYTES = 4
+"""Of each element of sums in several passes: float32, whatever is summed."""
 SETUP_STEP = -1
 """The step before the first: tensors kept for the whole run are filled then."""
 
@@ -36,7 +38,7 @@ class Slot:
     """``own``: a field at a block's rows; ``whole``: at all rows; ``hubs``: a packed field at the hubs of all blocks;
     ``halo``: the rows a block needs of others; ``pack``: the rows others need of a block. Large halos and packs pass
     through a window of two parts. A halo in several passes comes with a ``cursor``, and in backward with ``partial``
-    sums, as has every pull without fusion."""
+    sums, as has every pull without fusion; forward, where sums are rounded."""
     field: str
     block: int
     """-1 for ``whole`` and ``hubs``."""
@@ -265,7 +267,7 @@ class SlotBuilder:
         for pull in phase.pulled.values():
             if pull.field in self.packed:
                 yield from self._halo(phase, pull, steps)
-            elif not workload.program.fused and phase.column_slice is None:
+            elif pull.rounded if pull.in_slices else not workload.program.fused:
                 yield from self._partial(phase, pull, steps, self._blocks)
         for name in phase.writes:
             if name in self.packed and not workload.published[name].whole_blocks:
@@ -283,10 +285,9 @@ class SlotBuilder:
         yield from self._partial(phase, pull, steps, several if workload.program.fused else self._blocks)
 
     def _partial(self, phase: Phase, pull: Pull, steps: Array, blocks: Array) -> Iterator[SlotGroup]:
-        """Room for the sums of ``blocks`` in backward, where they are not a field of their own."""
-        if phase.kind == "backward":
-            item_bytes = np.dtype(self._workload.fields[pull.field].dtype).itemsize
-            size = self._workload.blocks.row_counts[blocks] * pull.width * item_bytes
+        """Room for the sums of ``blocks``, where no field takes them before they are complete."""
+        if pull.rounded or (phase.kind == "backward" and not pull.in_slices):
+            size = self._workload.blocks.row_counts[blocks] * pull.width * SUM_BYTES
             yield _group("partial", pull.field, blocks, size, (steps[blocks], steps[blocks]))
 
 

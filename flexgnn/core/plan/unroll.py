@@ -23,25 +23,12 @@ from flexgnn.core.plan.names import (
 )
 from flexgnn.core.plan.slices import columns_of, sliced_aggregations, sliced_names
 from flexgnn.core.plan.topology import Direction, HaloCounts
+from flexgnn.core.plan.uses import backward_stages, consumers, local_consumers, retaining
 from flexgnn.core.plan.work import Work
 from flexgnn.core.plan.workload import Field, Phase, PhaseKind, Pull, Source, Workload
 from flexgnn.core.program.adjacency import vector_names
+from flexgnn.core.program.bfloat16 import BITS_DTYPE
 from flexgnn.core.program.program import FEATURES, Aggregation, Program, Segment
-
-
-def local_consumers(program: Program, value: str, after: int) -> list[Segment]:
-    """Segments later than ``after`` that read ``value`` at a node's own row."""
-    return [s for s in program.segments if s.stage > after and value in s.inputs]
-
-
-def consumers(program: Program, value: str) -> list[Aggregation]:
-    """Aggregations of ``value``."""
-    return [a for a in program.aggregations if a.input == value]
-
-
-def backward_stages(program: Program) -> list[int]:
-    """Stages before the last whose segment has outputs that need a gradient, latest first."""
-    return [s.stage for s in reversed(program.segments[:-1]) if any(v in program.needs_grad for v in s.outputs)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +69,11 @@ class Unroller:
         cost_of: CostOf,
         recomputed: Recomputed,
         column_slices: int,
+        rounded: frozenset[str],
     ) -> None:
         self._program, self._info, self._blocks, self._halos = program, info, blocks, halos
         self._localities, self._cost_of, self._recomputed = localities, cost_of, recomputed
+        self._rounded = rounded
         self._fields: dict[str, Field] = {}
         self._phases: list[Phase] = []
         self._published: dict[str, Pull] = {}
@@ -115,6 +104,7 @@ class Unroller:
             phases=tuple(self._phases),
             published=self._published,
             slices={name: slices for name, slices in self._slices.items() if slices},
+            rounded=self._rounded,
         )
 
     # Fields
@@ -122,6 +112,7 @@ class Unroller:
     def _add(
         self, name: str, width: int | None, source: Source = Source.STEP, dtype: str = "float32", **more: str
     ) -> str:
+        dtype = BITS_DTYPE if name in self._rounded else dtype
         if name in self._slices:
             assert width is not None
             self._slices[name] = tuple(
@@ -193,7 +184,9 @@ class Unroller:
     def _topology(self, direction: Direction) -> Direction:
         return "in" if self._info.symmetric else direction
 
-    def _pull(self, field: str, aggregation: Aggregation, direction: Direction, slice_width: int | None = None) -> Pull:
+    def _pull(
+        self, field: str, aggregation: Aggregation, direction: Direction, output: str, slice_width: int | None = None
+    ) -> Pull:
         pull = Pull(
             field=field,
             direction=direction,
@@ -202,6 +195,7 @@ class Unroller:
             width=self._program.widths[aggregation.output] if slice_width is None else slice_width,
             reduce=aggregation.reduce,
             in_slices=slice_width is not None,
+            rounded=output in self._rounded,
         )
         self._published[field] = pull
         return pull
@@ -244,7 +238,11 @@ class Unroller:
                     reads=tuple(dict.fromkeys(name for pull in now for name in pull.vectors)),
                     pulls=tuple(
                         self._pull(
-                            self._slices[pull.source][number], pull.aggregation, pull.direction, self._fields[out].width
+                            self._slices[pull.source][number],
+                            pull.aggregation,
+                            pull.direction,
+                            pull.output,
+                            self._fields[out].width,
                         )
                         for pull, out in zip(now, outputs, strict=True)
                     ),
@@ -258,17 +256,18 @@ class Unroller:
             )
 
     def _publishing(self, kind: PhaseKind, stage: int, reads: list[str], writes: list[str]) -> Work:
-        """What a tile does beside its segment: it copies or scales what it leaves, and adds up gradients."""
+        """What a tile does beside its segment: it copies, scales or rounds what it leaves, and adds up gradients."""
         rows = min(self._info.chunk_rows, self._info.num_nodes)
         prefix = EVALUATION if kind == "evaluate" else ""
         pulled = set()
         if kind != "backward":
             aggregations = self._program.aggregations_at(stage)
             pulled = {prefix + a.output for a in aggregations} | {ties_name(a) for a in aggregations}
-        copied = [name for name in dict.fromkeys(writes) if name not in pulled] + [
-            n for n in reads if n in self._slices
-        ]
-        sizes = [2 * rows * sum(self._fields[part].row_bytes for part in self._in_slices([name])) for name in copied]
+        copied = [name for name in dict.fromkeys(writes) if name not in pulled or name in self._rounded]
+        # Sums that were rounded are read at once.
+        copied += [n for n in (*reads, *pulled.intersection(writes)) if n in self._slices or n in self._rounded]
+        parts = [[self._fields[part] for part in self._in_slices([name])] for name in copied]
+        sizes = [rows * sum(f.row_bytes + 4 * (f.width or 1) for f in of_name) for of_name in parts]
         segment = self._program.segments[stage]
         if kind == "backward":
             for value in segment.outputs:
@@ -281,8 +280,8 @@ class Unroller:
 
     def _retaining(self, segment: Segment) -> Segment | None:
         """The segment with its hidden values, if these are kept for backward."""
-        unused = segment.stage in self._recomputed.segments or segment.stage not in backward_stages(self._program)
-        return None if unused else segment.retaining
+        again = segment.stage in self._recomputed.segments
+        return None if again else retaining(self._program, segment.stage, self._rounded)
 
     def _producer(self, value: str) -> Segment:
         return next(s for s in self._program.segments if value in s.outputs)
@@ -305,7 +304,7 @@ class Unroller:
                 reads.append(output)
                 continue
             reads += vectors
-            pulls.append(self._pull(source, aggregation, "in"))
+            pulls.append(self._pull(source, aggregation, "in", output))
             writes.append(output)
             if kind != "evaluate" and aggregation.reduce == "max" and aggregation.input in program.needs_grad:
                 writes.append(self._add(ties_name(aggregation), width))
@@ -326,9 +325,9 @@ class Unroller:
             if local_consumers(program, value, stage):
                 writes.append(self._add(prefix + value, program.widths[value]))
             writes += self._publish(value, prefix, reads)
-        retaining = self._retaining(program.segments[stage])
-        if keep and retaining is not None:
-            writes += [self._add(value, width) for value, width in retaining.hidden.items()]
+        retained = self._retaining(program.segments[stage])
+        if keep and retained is not None:
+            writes += [self._add(value, width) for value, width in retained.hidden.items()]
         if kind == "evaluate" and stage == program.last_stage and program.labelled:
             reads += [LABELS, SPLIT]
         if writes or stage == program.last_stage:
@@ -371,8 +370,8 @@ class Unroller:
         program = self._program
         segment = program.segments[stage]
         reads, pulls, sliced = list(segment.inputs), list[Pull](), list[SlicedPull]()
-        retaining = self._retaining(segment)
-        reads += () if retaining is None else retaining.hidden
+        retained = self._retaining(segment)
+        reads += () if retained is None else retained.hidden
         for value in segment.outputs:
             if value not in program.needs_grad:
                 continue
@@ -386,7 +385,7 @@ class Unroller:
                     reads.append(output)
                     continue
                 reads += vectors
-                pulls.append(self._pull(source, aggregation, "out"))
+                pulls.append(self._pull(source, aggregation, "out", pulled_gradient_name(aggregation)))
                 # Which inputs reached the maximum is seen by comparing them with it.
                 reads += [value] if aggregation.reduce == "max" else []
             reads += [partial_gradient_name(value, s.stage) for s in local_consumers(program, value, stage)]

@@ -41,6 +41,7 @@ class Field:
 
     name: str
     dtype: str
+    """As numpy names it; bfloat16 is kept as the bits of ``uint16``."""
     rows: tuple[int, ...]
     """First dimension of each block's part."""
     width: int | None
@@ -85,6 +86,8 @@ class Pull:
     reduce: Reduce
     in_slices: bool = False
     """Whether ``field`` is a slice of columns of a field, and this all that its phase does (see ``slices.py``)."""
+    rounded: bool = False
+    """Whether the sums are written to a field that is stored as bfloat16, and so only once they are complete."""
     whole_blocks: bool = False
     """Whether halos are whole blocks (see ``whole_blocks.py``), else of the rows that are needed."""
 
@@ -149,6 +152,8 @@ class Workload:
     """Fields that other blocks pull from, and how."""
     slices: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By field that comes in slices of columns: the fields of these."""
+    rounded: frozenset[str] = frozenset()
+    """Fields, those in slices among them, that are stored as bfloat16 (see ``stored_types.py``)."""
     block_halos: dict[Direction, HaloCounts] = field(default_factory=dict)
     """By stored adjacency, for pulls of whole blocks."""
     known: dict[Any, Any] = field(default_factory=dict)

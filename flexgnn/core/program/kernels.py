@@ -4,7 +4,8 @@ Shape legend: B rows of a block, T rows of a tile, L rows at hand locally, K hub
 
 Every kernel reads rows from three arrays: index ``j < L`` is row ``j`` of ``local`` (L x D), ``j < L + K`` is row
 ``j - L`` of ``hubs`` (K x D, may be empty), any other is halo row ``j - L - K``. A field that is resident as a whole
-has neither hubs nor halo. The block's adjacency is ``indptr`` (B + 1, absolute positions; the block's edges start at
+has neither hubs nor halo. Sums also read rows that are stored as bfloat16 (``bfloat16.py``), and are made in float32.
+The block's adjacency is ``indptr`` (B + 1, absolute positions; the block's edges start at
 ``indptr[0]``) and ``indices`` (E); tile row t is block row ``first + t``.
 
 A halo may be too large to be at hand at once. Then it comes in passes, in ascending order: ``halo`` holds the rows
@@ -19,7 +20,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from flexgnn.core.program.prefetch import LINE_FLOATS, prefetch
+from flexgnn.core.program.bfloat16 import load
+from flexgnn.core.program.prefetch import line_columns, prefetch
 from flexgnn.core.tier import Array
 
 NO_VECTOR = np.empty(0, dtype=np.float32)
@@ -35,9 +37,10 @@ _compile = numba.njit(nogil=True, cache=True, fastmath={"contract"}, boundscheck
 
 
 @_compile
-def _ahead(width: int) -> int:
-    """Edges from the one at which a row of ``width`` is asked for to the one that needs it."""
-    return max(_AHEAD_EDGES, _AHEAD_LINES * LINE_FLOATS // max(width, 1))
+def _ahead(rows: Array, width: int) -> int:
+    """Edges from the one at which one of ``rows`` of ``width`` columns is asked for to the one that needs it."""
+    edges: int = _AHEAD_LINES * line_columns(rows) // max(width, 1)
+    return max(_AHEAD_EDGES, edges)
 
 
 @_compile
@@ -46,7 +49,7 @@ def _ask_for(rows: Array, row: int) -> None:
 
     Which of the three arrays it is in is told in each kernel: as a function that cost more than asking saved.
     """
-    for c in range(0, rows.shape[1], LINE_FLOATS):
+    for c in range(0, rows.shape[1], line_columns(rows)):
         prefetch(rows, row, c)
 
 
@@ -79,7 +82,7 @@ def pull_sum(
     num_local = local.shape[0]
     num_resident = num_local + hubs.shape[0]
     base = indptr[0]
-    ahead = _ahead(width)
+    ahead = _ahead(local, width)
     last = indices.shape[0] - ahead - 4
     has_weights = weights.shape[0] > 0
     has_loops = loops.shape[0] > 0
@@ -90,7 +93,7 @@ def pull_sum(
         if halo_start == 0:
             loop_weight = loops[r] if has_loops else np.float32(0)
             for c in range(width):
-                out[t, c] = loop_weight * local[own + r, c] if has_loops else np.float32(0)
+                out[t, c] = loop_weight * load(local, own + r, c) if has_loops else np.float32(0)
         else:
             e = cursor[r]
         end = indptr[r + 1] - base
@@ -113,11 +116,12 @@ def pull_sum(
                 if has_weights:
                     u, v, w, x = weights[e], weights[e + 1], weights[e + 2], weights[e + 3]
                     for c in range(width):
-                        value = ((out[t, c] + u * local[i, c]) + v * local[j, c]) + w * local[k, c]
-                        out[t, c] = value + x * local[m, c]
+                        value = ((out[t, c] + u * load(local, i, c)) + v * load(local, j, c)) + w * load(local, k, c)
+                        out[t, c] = value + x * load(local, m, c)
                 else:
                     for c in range(width):
-                        out[t, c] = (((out[t, c] + local[i, c]) + local[j, c]) + local[k, c]) + local[m, c]
+                        value = ((out[t, c] + load(local, i, c)) + load(local, j, c)) + load(local, k, c)
+                        out[t, c] = value + load(local, m, c)
                 e += 4
                 continue
             j = indices[e]
@@ -125,18 +129,18 @@ def pull_sum(
             if j < num_local:
                 if j != passed_over:
                     for c in range(width):
-                        out[t, c] += weight * local[j, c]
+                        out[t, c] += weight * load(local, j, c)
             elif j < num_resident:
                 j -= num_local
                 for c in range(width):
-                    out[t, c] += weight * hubs[j, c]
+                    out[t, c] += weight * load(hubs, j, c)
             else:
                 j -= num_resident
                 if j >= halo_stop:
                     break
                 j -= halo_start
                 for c in range(width):
-                    out[t, c] += weight * halo[j, c]
+                    out[t, c] += weight * load(halo, j, c)
             e += 1
         if not last_pass:
             next_cursor[r] = e
@@ -171,7 +175,7 @@ def pull_max(
     num_local = local.shape[0]
     num_resident = num_local + hubs.shape[0]
     base = indptr[0]
-    ahead = _ahead(width)
+    ahead = _ahead(local, width)
     last = indices.shape[0] - ahead
     for t in range(rows):
         e, end = indptr[first + t] - base, indptr[first + t + 1] - base
@@ -236,7 +240,7 @@ def pull_max_gradient(
     num_local = local.shape[0]
     num_resident = num_local + hubs.shape[0]
     base = indptr[0]
-    ahead = _ahead(width)
+    ahead = _ahead(local, width)
     last = indices.shape[0] - ahead
     for t in range(rows):
         e, end = indptr[first + t] - base, indptr[first + t + 1] - base

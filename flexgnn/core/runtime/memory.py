@@ -91,9 +91,10 @@ class Memory:
         flat = self._arena[offset : offset + slot.size_bytes]
         if slot.role == "cursor":
             return flat.view(np.int64)
+        if slot.role == "partial":
+            return flat.view(np.float32).reshape(-1, self._plan.workload.published[slot.field].width)
         flat = flat.view(np.dtype(field.dtype))
-        width = self._plan.workload.published[slot.field].width if slot.role == "partial" else field.width
-        return flat if width is None else flat.reshape(-1, width)
+        return flat if field.width is None else flat.reshape(-1, field.width)
 
 
 def opening_and_closing(slots: tuple[Slot, ...], steps: range) -> tuple[dict[int, list[int]], dict[int, list[int]]]:

@@ -25,9 +25,10 @@ from flexgnn.core.plan.names import (
     ties_name,
 )
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
-from flexgnn.core.plan.unroll import consumers, local_consumers
+from flexgnn.core.plan.uses import consumers, local_consumers
 from flexgnn.core.plan.workload import Phase, Workload
 from flexgnn.core.program.adjacency import AdjacencyVectors, vector_names
+from flexgnn.core.program.bfloat16 import as_stored, stored_tensor
 from flexgnn.core.program.kernels import NO_VECTOR, pull_max, pull_max_gradient, pull_sum
 from flexgnn.core.program.loss import count_correct, tile_loss
 from flexgnn.core.program.program import Aggregation, RowContext, Segment
@@ -65,7 +66,7 @@ class StepData:
     slices: Mapping[str, Sequence[str]]
     """By field that comes in slices of columns: the fields of these."""
     partial: dict[str, Array]
-    """Sums (B x D) of pulls in several passes, by pulled field, where they are not a field of their own."""
+    """Sums (B x D, float32) of pulls in several passes, by pulled field, where no field takes them as they grow."""
     pulled: bool = False
     """Whether the last pass has been made as well."""
 
@@ -87,6 +88,7 @@ class TileRunner:
 
     def __init__(self, workload: Workload, num_training: int) -> None:
         self._program, self._slices, self._num_training = workload.program, workload.slices, num_training
+        self._rounded = workload.rounded
 
     def advance(self, data: StepData, field: str, tile: tuple[int, int]) -> None:
         """One pass of the pulls from ``field`` on one tile, by itself."""
@@ -143,8 +145,8 @@ class TileRunner:
         vectors: AdjacencyVectors,
     ) -> None:
         if output in self._slices and number < len(self._slices[output]):
-            out = view.rows(self._slices[output][number])
-            view.pull_sum(self._slices[source][number], vectors, out, weighted=aggregation.adjacency.weighted)
+            out, weighted = self._slices[output][number], aggregation.adjacency.weighted
+            view.sum_into(out, self._slices[source][number], vectors, weighted=weighted)
 
     # Forward
 
@@ -154,12 +156,12 @@ class TileRunner:
             source = prefixed(published_name(aggregation.input, aggregation), view.prefix)
             if source not in fields:
                 continue
-            out = view.rows(view.prefix + aggregation.output)
+            output, adjacency = view.prefix + aggregation.output, aggregation.adjacency
             if aggregation.reduce == "max":
-                name = ties_name(aggregation)
+                name, out = ties_name(aggregation), view.rows(output)
                 view.pull_max(source, out, view.rows(name) if view.has(name) else np.empty_like(out))
             else:
-                view.pull_sum(source, vector_names(aggregation.adjacency), out, weighted=aggregation.adjacency.weighted)
+                view.sum_into(output, source, vector_names(adjacency), weighted=adjacency.weighted)
 
     def _forward(self, view: _TileView, rows: RowContext) -> TileResult:
         program, segment, prefix = self._program, self._segment(view), view.prefix
@@ -218,7 +220,8 @@ class TileRunner:
 
     def _recomputed(self, view: _TileView, name: str, rows: RowContext) -> Tensor:
         producer = next(s for s in self._program.segments if name in s.outputs)
-        return run_forward(producer, self._values(view, producer), rows)[name]
+        value = run_forward(producer, self._values(view, producer), rows)[name]
+        return as_stored(value) if name in self._rounded else value
 
     def _output_gradients(self, view: _TileView, segment: Segment) -> NamedTensors:
         """Gradients of a segment's outputs: pulled from those who aggregated them, plus what later segments left."""
@@ -261,7 +264,7 @@ class TileRunner:
         aggregated = {a.output: a for a in self._program.aggregations_at(segment.stage)}
         for name, gradient in inputs.items():
             if name not in aggregated:
-                view.tensor(partial_gradient_name(name, segment.stage)).copy_(gradient)
+                view.write(partial_gradient_name(name, segment.stage), gradient)
             elif aggregated[name].input in self._program.needs_grad:
                 self._publish_gradient(view, aggregated[name], gradient)
 
@@ -300,15 +303,16 @@ class _TileView:
         return array
 
     def tensor(self, name: str) -> Tensor:
-        """A view, or a copy of what comes in slices."""
-        parts = [torch.from_numpy(self.rows(part)) for part in self._parts(name)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        """A view, or a copy of what comes in slices or is stored as bfloat16."""
+        parts = [stored_tensor(self.rows(part)) for part in self._parts(name)]
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return whole.float() if whole.dtype == torch.bfloat16 else whole
 
     def write(self, name: str, values: Tensor, scale: str | None = None) -> None:
         """Fill the rows of a field (T x D), with each row of ``values`` times its element of the vector ``scale``."""
         first = 0
         for part in self._parts(name):
-            out = torch.from_numpy(self.rows(part))
+            out = stored_tensor(self.rows(part))
             columns = values[:, first : first + out.shape[1]]
             if scale is None:
                 out.copy_(columns)
@@ -327,6 +331,17 @@ class _TileView:
         scale = NO_VECTOR if vectors.row is None else self.data.rows[vectors.row]
         weights = n.weights if weighted else NO_VECTOR
         pull_sum(*self._reach(n), n.indptr, n.indices, weights, loops, scale, n.own, self.first, out)
+
+    def sum_into(self, output: str, source: str, vectors: AdjacencyVectors, *, weighted: bool) -> None:
+        """A pass of the weighted sum over neighbours of ``source`` into field ``output``, rounded after the last."""
+        out = self.rows(output)
+        if out.dtype == np.float32:
+            self.pull_sum(source, vectors, out, weighted=weighted)
+            return
+        sums = self.partial(source) if source in self.data.partial else np.empty(out.shape, dtype=np.float32)
+        self.pull_sum(source, vectors, sums, weighted=weighted)
+        if self.data.neighbors[source].last_pass:
+            stored_tensor(out).copy_(torch.from_numpy(sums))
 
     def pull_max(self, source: str, out: Array, ties: Array) -> None:
         """Maximum over neighbours of ``source`` into ``out`` (T x D), and how many reach it into ``ties``."""

@@ -20,6 +20,7 @@ from flexgnn.core.plan.placement import check_wanted
 from flexgnn.core.plan.plan import Plan, freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.saved import SavedPlan
+from flexgnn.core.plan.stored_types import check_storage_dtype
 from flexgnn.core.planner import Planner
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.program.lower import lower
@@ -77,6 +78,7 @@ class Trainer:
         planner: str | Planner = "greedy",
         plan: str | Path | None = None,
         rewrites: Sequence[str] = ALL_REWRITES,
+        storage_dtype: str = "float32",
         seed: int = 0,
         listeners: Sequence[Listener] = (),
     ) -> None:
@@ -101,6 +103,8 @@ class Trainer:
             plan: file of a saved plan for :meth:`fit` to follow, in place of what ``planner`` would decide; without
                 ``device_memory``, its budget is taken.
             rewrites: which rewrites of the program may be made, by name; see ``docs/architecture.md``.
+            storage_dtype: ``"bfloat16"`` to keep the values and gradients that steps leave for each other in half the
+                bytes, rounded, wherever they are and in predictions too; computation stays float32.
             seed: of dropout masks.
             listeners: called with every event of a run.
 
@@ -117,6 +121,7 @@ class Trainer:
         self._backend = plugins.compute_backend(COMPUTE_TIERS[device])()
         specs = tier_specs(tiers, ssd_backend=ssd_backend, ssd_path=ssd_path, ssd_options=ssd_options)
         self._tiers = {spec.name: ConfiguredTier.configure(spec, plugins) for spec in specs}
+        self._storage_dtype = check_storage_dtype(storage_dtype)
         self._wanted = check_wanted(place or {}, list(self._tiers))
         self._planner = plugins.planner(planner)() if isinstance(planner, str) else planner
         self._saved = None if plan is None else SavedPlan.load(plan)
@@ -247,6 +252,7 @@ class Trainer:
             compute_tier=self._backend.name,
             storage_tiers=tuple(tier.for_planning(machine.profile, cached=cached) for tier in self._tiers.values()),
             wanted=self._wanted,
+            storage_dtype=self._storage_dtype,
             threads=self._threads,
             training=training,
             evaluation=self._program.random or not training,

@@ -84,6 +84,7 @@ def test_hubs_are_nodes_of_some_power_of_two_blocks(hub_blocks: int, store: Grap
         ({"flexgnn_plan": 2}, "format 2"),
         ({"graph": "other"}, "another graph"),
         ({"program": "other"}, "another model"),
+        ({"storage_dtype": "bfloat16"}, "made for --storage-dtype bfloat16, not float32"),
         ({"decisions": {}}, "is not a plan"),
     ],
 )

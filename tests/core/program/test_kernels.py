@@ -8,9 +8,11 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flexgnn.core.program.bfloat16 import BITS_DTYPE, stored_tensor
 from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR, pull_max, pull_max_gradient, pull_sum
 
 Array = npt.NDArray[np.float32]
@@ -49,7 +51,7 @@ class Block:
 
 
 def summed(block: Block, bounds: list[int], weights: Array, loops: Array, scale: Array) -> Array:
-    out = np.full_like(block.local, np.nan)
+    out = np.full(block.local.shape, np.nan, dtype=np.float32)
     for reach in block.passes(bounds):
         for first in (0, 4):
             tile = out[first : 4 if first == 0 else 6]
@@ -82,6 +84,27 @@ def test_sums_are_dense_products_with_the_same_bits_in_any_passes(
                 expected = expected + (weights[edge] if weighted else 1) * block.all[j]
             edge += 1
         np.testing.assert_allclose(out[r], expected * (scale[r] if scaled else 1), rtol=1e-5, atol=1e-5)
+
+
+@settings(deadline=None)
+@given(seed=SEEDS, bounds=BOUNDS, width=st.integers(1, 40), weighted=st.booleans(), looped=st.booleans())
+def test_sums_of_bfloat16_are_those_of_the_same_float32(
+    seed: int, bounds: list[int], width: int, weighted: bool, looped: bool
+) -> None:
+    block = Block(seed, width)
+    rng = np.random.default_rng(seed)
+    weights = block.weights if weighted else NO_VECTOR
+    loops = rng.random(6).astype(np.float32) if looped else NO_VECTOR
+    for name in ("local", "hubs", "halo"):
+        rows = getattr(block, name)
+        rows += rng.random(rows.shape, dtype=np.float32)
+        stored = np.empty(rows.shape, dtype=BITS_DTYPE)
+        stored_tensor(stored).copy_(torch.from_numpy(rows))
+        setattr(block, name, stored)
+    out = summed(block, bounds, weights, loops, NO_VECTOR)
+    for name in ("local", "hubs", "halo"):
+        setattr(block, name, stored_tensor(getattr(block, name)).float().numpy())
+    assert np.array_equal(out, summed(block, [], weights, loops, NO_VECTOR))
 
 
 @settings(deadline=None)
