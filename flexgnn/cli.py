@@ -145,7 +145,7 @@ def calibrate(
 def import_(
     source: Annotated[Path, typer.Argument(help="A PyG Data object saved with torch.save.")],
     store: Annotated[Path, typer.Argument(help="Where to write the graph store.")],
-    order: Annotated[str, typer.Option(help="Node order: auto, metis, rcm or given.")] = "auto",
+    order: Annotated[str, typer.Option(help="Node order: auto, clusters, metis, rcm or given.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Turn a saved PyG graph into a graph store."""

@@ -36,7 +36,8 @@ def import_pyg(
     graph = checked_graph(data, class_names)
     num_nodes = len(graph.features)
     chunk_rows = choose_chunk_rows(num_nodes, chunk_rows)
-    node_ids, used_order = node_order(graph.source, graph.destination, num_nodes, chunk_rows=chunk_rows, order=order)
+    chosen = node_order(graph.source, graph.destination, num_nodes, chunk_rows=chunk_rows, order=order)
+    node_ids = chosen.node_ids
     by_destination, by_source = _reordered(graph, node_ids)
     info = GraphInfo(
         name=name or path.stem,
@@ -48,7 +49,7 @@ def import_pyg(
         weighted=graph.weights is not None,
         symmetric=by_destination.same_as(by_source),
         chunk_rows=chunk_rows,
-        order=used_order,
+        order=chosen.name,
         class_names=graph.class_names,
     )
     with writing_store(path, info, overwrite=overwrite) as writer:

@@ -92,7 +92,8 @@ class GraphStore:
                 labelled nodes are split 60/20/20 under a fixed seed. Other attributes are ignored.
             path: where the store is to be.
             name: what the graph is called; the last part of ``path`` if None.
-            order: ``auto``, or one of ``metis``, ``rcm``, ``given``: see :func:`~flexgnn.core.graph.order.node_order`.
+            order: ``auto``, or one of ``clusters``, ``metis``, ``rcm``, ``given``: see
+                :func:`~flexgnn.core.graph.order.node_order`.
             chunk_rows: nodes of a chunk; None: about 64 chunks.
             class_names: one a class; numbers if None.
             overwrite: whether a store at ``path`` may be replaced.
