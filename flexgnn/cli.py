@@ -20,6 +20,7 @@ from flexgnn.console import (
     graph_line,
     machine_lines,
     make_console,
+    order_line,
     peak_table,
     phase_times_table,
     plan_line,
@@ -149,8 +150,11 @@ def import_(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Turn a saved PyG graph into a graph store."""
-    made = import_file(source, store, order=order, overwrite=overwrite)
-    make_console().print(graph_line(made.info))
+    console = make_console()
+    made = import_file(
+        source, store, order=order, overwrite=overwrite, on_order=lambda chosen: console.print(order_line(chosen))
+    )
+    console.print(graph_line(made.info))
 
 
 @app.command()

@@ -5,6 +5,7 @@ Shapes: N nodes, E edges, M entries of the symmetric pattern.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -42,6 +43,8 @@ class NodeOrder:
     """One of :data:`ORDERS`, ``auto`` excepted."""
     costs: dict[str, OrderCost]
     """Of ``given`` and of each order that was made, by name; empty if the nodes stay as given without a look."""
+    seconds: float
+    """That making and comparing them took."""
 
 
 def node_order(source: Array, destination: Array, num_nodes: int, *, chunk_rows: int, order: str) -> NodeOrder:
@@ -69,14 +72,18 @@ def node_order(source: Array, destination: Array, num_nodes: int, *, chunk_rows:
     check_order(order)
     given = np.arange(num_nodes, dtype=np.int64)
     if order == "given" or num_nodes <= 2 or len(source) == 0:
-        return NodeOrder(node_ids=given, name="given", costs={})
+        return NodeOrder(node_ids=given, name="given", costs={}, seconds=0.0)
+    began = time.perf_counter()
     pattern = _neighbours(source, destination, num_nodes)
     candidates = _Candidates(pattern, chunk_rows)
     if order == "auto":
         few_edges = len(source) <= _MOST_EDGES_FOR_METIS
-        return candidates.chosen(_cheapest(candidates, may_partition=few_edges and find_spec("pymetis") is not None))
-    candidates.make(order)
-    return candidates.chosen(order)
+        order = _cheapest(candidates, may_partition=few_edges and find_spec("pymetis") is not None)
+    else:
+        candidates.make(order)
+    return NodeOrder(
+        node_ids=candidates.orders[order], name=order, costs=candidates.costs, seconds=time.perf_counter() - began
+    )
 
 
 class _Candidates:
@@ -85,7 +92,7 @@ class _Candidates:
     def __init__(self, pattern: csr_array, chunk_rows: int) -> None:
         self.pattern = pattern
         self._chunk_rows = chunk_rows
-        self._orders: dict[str, Array] = {}
+        self.orders: dict[str, Array] = {}
         self.costs: dict[str, OrderCost] = {}
         self.make("given")
 
@@ -97,11 +104,8 @@ class _Candidates:
     def make(self, name: str) -> None:
         """Make an order, and count what it costs."""
         node_ids = _make(name, self.pattern, self._chunk_rows)
-        self._orders[name] = node_ids
+        self.orders[name] = node_ids
         self.costs[name] = order_cost(self.pattern, node_ids, self._chunk_rows)
-
-    def chosen(self, name: str) -> NodeOrder:
-        return NodeOrder(node_ids=self._orders[name], name=name, costs=dict(self.costs))
 
 
 def _cheapest(candidates: _Candidates, *, may_partition: bool) -> str:
