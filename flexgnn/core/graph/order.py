@@ -74,7 +74,7 @@ def node_order(source: Array, destination: Array, num_nodes: int, *, chunk_rows:
     if order == "given" or num_nodes <= 2 or len(source) == 0:
         return NodeOrder(node_ids=given, name="given", costs={}, seconds=0.0)
     began = time.perf_counter()
-    pattern = _neighbours(source, destination, num_nodes)
+    pattern = neighbour_pattern(source, destination, num_nodes)
     candidates = _Candidates(pattern, chunk_rows)
     if order == "auto":
         few_edges = len(source) <= _MOST_EDGES_FOR_METIS
@@ -144,7 +144,7 @@ def check_order(order: str) -> None:
         raise ConfigError("The node order 'metis' needs pymetis: pip install 'flexgnn[metis]', or choose 'clusters'.")
 
 
-def _neighbours(source: Array, destination: Array, num_nodes: int) -> csr_array:
+def neighbour_pattern(source: Array, destination: Array, num_nodes: int) -> csr_array:
     """The pattern of the graph, symmetrised, without self loops and duplicates."""
     other = source != destination
     ends = source[other], destination[other]

@@ -47,7 +47,7 @@ def test_every_order_is_a_permutation_and_repeatable(order: str, chunk_rows: int
 def test_many_duplicates_and_self_loops_are_one_edge_each() -> None:
     source = np.array([0] * 256 + [1] * 255 + [2], dtype=np.int32)
     destination = np.array([1] * 256 + [0] * 255 + [2], dtype=np.int32)
-    pattern = order_module._neighbours(source, destination, 3)
+    pattern = order_module.neighbour_pattern(source, destination, 3)
     np.testing.assert_array_equal(pattern.toarray(), [[0, 1, 0], [1, 0, 0], [0, 0, 0]])
 
 
