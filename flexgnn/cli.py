@@ -20,6 +20,7 @@ from flexgnn.console import (
     graph_line,
     machine_lines,
     make_console,
+    order_line,
     peak_table,
     phase_times_table,
     plan_line,
@@ -145,12 +146,15 @@ def calibrate(
 def import_(
     source: Annotated[Path, typer.Argument(help="A PyG Data object saved with torch.save.")],
     store: Annotated[Path, typer.Argument(help="Where to write the graph store.")],
-    order: Annotated[str, typer.Option(help="Node order: auto, metis, rcm or given.")] = "auto",
+    order: Annotated[str, typer.Option(help="Node order: auto, clusters, metis, rcm or given.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Turn a saved PyG graph into a graph store."""
-    made = import_file(source, store, order=order, overwrite=overwrite)
-    make_console().print(graph_line(made.info))
+    console = make_console()
+    made = import_file(
+        source, store, order=order, overwrite=overwrite, on_order=lambda chosen: console.print(order_line(chosen))
+    )
+    console.print(graph_line(made.info))
 
 
 @app.command()

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from flexgnn.core.graph.order import NodeOrder
 from flexgnn.core.graph.store import GraphInfo
 from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, PhaseSeconds
 from flexgnn.core.plan.decisions import BY_HALOS, WHOLE_FOR_A_PHASE
@@ -111,6 +112,17 @@ def graph_line(info: GraphInfo) -> str:
     return (
         f"{info.name}: {info.num_nodes:,} nodes, {info.num_edges:,} directed edges ({kind}), "
         f"{info.num_features} features, {info.num_classes} classes"
+    )
+
+
+def order_line(order: NodeOrder) -> str:
+    """The node order of an import in one line, and what it was chosen from."""
+    if not order.costs:
+        return f"node order: {order.name}"
+    before, after = order.costs["given"], order.costs[order.name]
+    return (
+        f"node order: {order.name}, of {', '.join(order.costs)}; edges between chunks: "
+        f"{after.between_chunks:.0%}, {before.between_chunks:.0%} as given; {order.seconds:.1f} s"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
 from torch_geometric.data.storage import GlobalStorage
 
 from flexgnn.core.errors import ConfigError, GraphError
+from flexgnn.core.graph.order import NodeOrder
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.program.rewrites import all_but
 from flexgnn.core.runtime.events import Listener
@@ -118,8 +120,10 @@ def restore_trainer(run: Path) -> Trainer:
     return trainer
 
 
-def import_file(source: Path, path: Path, *, order: str, overwrite: bool) -> GraphStore:
-    """Import a PyG ``Data`` that was saved with ``torch.save``.
+def import_file(
+    source: Path, path: Path, *, order: str, overwrite: bool, on_order: Callable[[NodeOrder], None]
+) -> GraphStore:
+    """Import a PyG ``Data`` that was saved with ``torch.save``; ``on_order`` is called with the order of its nodes.
 
     Raises:
         GraphError: if the file can't be read as one, or can't be trained on.
@@ -131,4 +135,4 @@ def import_file(source: Path, path: Path, *, order: str, overwrite: bool) -> Gra
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0]
         raise GraphError(f"{source} can't be read as a PyG Data saved with torch.save: {reason}") from error
-    return GraphStore.from_pyg(data, path, order=order, overwrite=overwrite)
+    return GraphStore.from_pyg(data, path, order=order, overwrite=overwrite, on_order=on_order)

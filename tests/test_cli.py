@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -157,8 +158,12 @@ def test_plugins_lists_the_built_in_ones(run: Run) -> None:
 
 
 def test_import_and_generate_make_stores(run: Run, tmp_path: Path) -> None:
-    torch.save(small_graph(weighted=True), tmp_path / "data.pt")
-    assert "40 nodes" in run("import", tmp_path / "data.pt", tmp_path / "imported").stdout
+    torch.save(small_graph(num_nodes=600, num_edges=900, weighted=True), tmp_path / "data.pt")
+    shown = run("import", tmp_path / "data.pt", tmp_path / "imported", "--order", "rcm").stdout
+    assert "600 nodes" in shown
+    between = re.search(r"node order: rcm, of given, rcm; edges between chunks: (\d+)%, (\d+)% as given; \d", shown)
+    assert between is not None
+    assert 0 < int(between[1]) < int(between[2])
     assert GraphStore.open(tmp_path / "imported").info.weighted
     made = run("generate", tmp_path / "made", "--nodes", 3000, "--edges", 20000, "--features", 8, "--classes", 4)
     assert "3,000 nodes" in made.stdout

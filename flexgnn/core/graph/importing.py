@@ -5,7 +5,7 @@ Shapes: N nodes, E edges, F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from flexgnn.core.graph.checks import CheckedGraph, checked_graph
 from flexgnn.core.graph.csr import NO_WEIGHTS, Csr, csr_both_ways
 from flexgnn.core.graph.layout import GraphInfo, choose_chunk_rows
-from flexgnn.core.graph.order import check_order, node_order
+from flexgnn.core.graph.order import NodeOrder, check_order, node_order
 from flexgnn.core.graph.staging import check_replaceable
 from flexgnn.core.graph.writer import StoreWriter, writing_store
 from flexgnn.core.tier import Array
@@ -29,6 +29,7 @@ def import_pyg(
     chunk_rows: int | None,
     class_names: Sequence[str] | None,
     overwrite: bool,
+    on_order: Callable[[NodeOrder], None] | None,
 ) -> None:
     """See :meth:`~flexgnn.core.graph.store.GraphStore.from_pyg`."""
     check_order(order)
@@ -36,7 +37,10 @@ def import_pyg(
     graph = checked_graph(data, class_names)
     num_nodes = len(graph.features)
     chunk_rows = choose_chunk_rows(num_nodes, chunk_rows)
-    node_ids, used_order = node_order(graph.source, graph.destination, num_nodes, chunk_rows=chunk_rows, order=order)
+    chosen = node_order(graph.source, graph.destination, num_nodes, chunk_rows=chunk_rows, order=order)
+    if on_order is not None:
+        on_order(chosen)
+    node_ids = chosen.node_ids
     by_destination, by_source = _reordered(graph, node_ids)
     info = GraphInfo(
         name=name or path.stem,
@@ -48,7 +52,7 @@ def import_pyg(
         weighted=graph.weights is not None,
         symmetric=by_destination.same_as(by_source),
         chunk_rows=chunk_rows,
-        order=used_order,
+        order=chosen.name,
         class_names=graph.class_names,
     )
     with writing_store(path, info, overwrite=overwrite) as writer:

@@ -55,7 +55,7 @@ class GraphInfo:
     chunk_rows: int
     """Nodes of a chunk: a contiguous range of positions; the last chunk may be shorter."""
     order: str
-    """How nodes were ordered: ``metis``, ``rcm``, ``given`` or, for generated graphs, ``community``."""
+    """How nodes were ordered: ``clusters``, ``metis``, ``rcm``, ``given`` or, for generated graphs, ``community``."""
     class_names: tuple[str, ...]
     """One name a class."""
 

@@ -18,7 +18,7 @@ Shapes: N nodes, E edges, F features, C classes. Arrays, all in positions (reord
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ from flexgnn.core.tier import Array
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
+
+    from flexgnn.core.graph.order import NodeOrder
 
 __all__ = ["GraphInfo", "GraphStore"]
 
@@ -83,6 +85,7 @@ class GraphStore:
         chunk_rows: int | None = None,
         class_names: Sequence[str] | None = None,
         overwrite: bool = False,
+        on_order: Callable[[NodeOrder], None] | None = None,
     ) -> GraphStore:
         """Import a PyG graph into a new store at ``path``; on any failure nothing is left there.
 
@@ -92,10 +95,12 @@ class GraphStore:
                 labelled nodes are split 60/20/20 under a fixed seed. Other attributes are ignored.
             path: where the store is to be.
             name: what the graph is called; the last part of ``path`` if None.
-            order: ``auto``, or one of ``metis``, ``rcm``, ``given``: see :func:`~flexgnn.core.graph.order.node_order`.
+            order: ``auto``, or one of ``clusters``, ``metis``, ``rcm``, ``given``: see
+                :func:`~flexgnn.core.graph.order.node_order`.
             chunk_rows: nodes of a chunk; None: about 64 chunks.
             class_names: one a class; numbers if None.
             overwrite: whether a store at ``path`` may be replaced.
+            on_order: called with the node order when it is chosen, before anything is written.
 
         Raises:
             GraphError: if the graph can't be trained on, or something is at ``path``.
@@ -113,6 +118,7 @@ class GraphStore:
             chunk_rows=chunk_rows,
             class_names=class_names,
             overwrite=overwrite,
+            on_order=on_order,
         )
         return cls.open(path)
 

@@ -104,7 +104,7 @@ def test_only_pyg_data_is_imported(tmp_path: Path, graph: object) -> None:
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="auto, metis, rcm, given"):
+    with pytest.raises(ConfigError, match="auto, clusters, metis, rcm, given"):
         GraphStore.from_pyg(good_graph(), tmp_path / "g.zarr", order="best")
     with pytest.raises(ConfigError, match="chunk_rows is 0"):
         GraphStore.from_pyg(good_graph(), tmp_path / "g.zarr", chunk_rows=0)
