@@ -1,0 +1,255 @@
+"""Systems that train the same model from the same parameters on the same graph, each in a process of its own.
+
+A process is asked for one epoch at a time, so that epochs of several systems can alternate and the machine's drift
+reaches all of them; memory and thread pools are not shared. ``System`` is the parent's side; the child's side, which
+this file is as well, reads a line of standard input for each epoch and answers with a line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+from torch_geometric.nn import GCN, GraphSAGE
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+
+from flexgnn import GraphStore, Trainer
+from flexgnn.core.runtime.events import EpochRecord, Event
+from flexgnn.testing.child import anonymous_bytes
+
+MODELS = {"gcn": GCN, "sage": GraphSAGE}
+LEARNING_RATE = 0.01
+_SAMPLE_SECONDS = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What a system says of one epoch."""
+
+    loss: float
+    seconds: float
+    peak_bytes: int
+    """The most anonymous memory of the process at any time of the epoch, libraries and data included."""
+    plan: dict[str, Any] = field(default_factory=dict)
+    """Of FlexGNN: blocks, the peak of its compute tier, bytes moved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What every system is given."""
+
+    graph: str
+    model: str
+    layers: int = 3
+    hidden: int = 128
+    budget_bytes: int | None = None
+    """Of FlexGNN's compute tier; None: what is free."""
+
+    def build(self, store: GraphStore) -> torch.nn.Module:
+        """The model, with the same parameters in every process."""
+        torch.manual_seed(0)
+        info = store.info
+        return MODELS[self.model](info.num_features, self.hidden, self.layers, info.num_classes)
+
+
+class SystemEndedError(RuntimeError):
+    """A system's process ended before it should."""
+
+
+class System:
+    """The parent's side of one system."""
+
+    def __init__(self, name: str, task: Task) -> None:
+        self.name, self.task = name, task
+        command = [sys.executable, __file__, name, json.dumps(asdict(task))]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def epoch(self) -> Epoch:
+        """One more epoch.
+
+        Raises:
+            SystemEndedError: if the process has ended, for lack of memory for example.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write("epoch\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise SystemEndedError(
+                f"{self.name} ended with exit code {self._process.wait()} before its epoch was done."
+            )
+        return Epoch(**json.loads(line))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+
+class Peak:
+    """The most anonymous memory of this process since it was last asked."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        threading.Thread(target=self._sample, daemon=True).start()
+
+    def _sample(self) -> None:
+        while True:
+            self._bytes = max(self._bytes, anonymous_bytes(os.getpid()))
+            time.sleep(_SAMPLE_SECONDS)
+
+    def take(self) -> int:
+        peak, self._bytes = self._bytes, 0
+        return peak
+
+
+class PyG:
+    """Full-batch training; how, is told by ``adjacency`` and ``forward``."""
+
+    def __init__(self, task: Task) -> None:
+        store = GraphStore.open(task.graph)
+        self.model = task.build(store)
+        self.data = store.to_pyg()
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE)
+        self.adjacency = self.prepare(store, task.model)
+
+    def prepare(self, store: GraphStore, model: str) -> Tensor:
+        """What the model gets as ``edge_index``."""
+        return self.data.edge_index
+
+    def forward(self) -> Tensor:
+        logits: Tensor = self.model(self.data.x, self.adjacency)
+        return logits
+
+    def epoch(self) -> float:
+        self.optimizer.zero_grad()
+        mask = self.data.train_mask
+        loss = cross_entropy(self.forward()[mask], self.data.y[mask])
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+
+class PyGOverCSR(PyG):
+    """Over a ``torch.sparse`` CSR matrix, normalised once where the model normalises: PyG's fastest way on a CPU."""
+
+    def prepare(self, store: GraphStore, model: str) -> Tensor:
+        index, weight, size = self.data.edge_index, torch.ones(store.info.num_edges), (store.info.num_nodes,) * 2
+        if model == "gcn":
+            index, weight = gcn_norm(index, None, store.info.num_nodes, dtype=torch.float32)
+            for conv in self.model.convs:
+                conv.normalize = False
+        return torch.sparse_coo_tensor(index.flip(0), weight, size).coalesce().to_sparse_csr()
+
+
+class PyGWithCheckpoints(PyGOverCSR):
+    """Over CSR, keeping only the inputs of layers: the rest is computed again in backward."""
+
+    def forward(self) -> Tensor:
+        x, last = self.data.x, len(self.model.convs) - 1
+        for number, conv in enumerate(self.model.convs):
+            x = checkpoint(self._layer, conv, x, number < last, use_reentrant=False)
+        return x
+
+    def _layer(self, conv: torch.nn.Module, x: Tensor, activated: bool) -> Tensor:
+        x = conv(x, self.adjacency)
+        return x.relu() if activated else x
+
+
+PYG: dict[str, type[PyG]] = {
+    "pyg edge_index": PyG,
+    "pyg csr": PyGOverCSR,
+    "pyg csr checkpointed": PyGWithCheckpoints,
+}
+FLEXGNN = "flexgnn"
+
+
+def serve_pyg(task: Task, wait: Callable[[], None], answer: Callable[[Epoch], None]) -> None:
+    """Epochs of a PyG system, one for each ``wait``."""
+    system, peak = PYG[sys.argv[1]](task), Peak()
+    while True:
+        wait()
+        peak.take()
+        start = time.perf_counter()
+        loss = system.epoch()
+        answer(Epoch(loss=loss, seconds=time.perf_counter() - start, peak_bytes=peak.take()))
+
+
+def serve_flexgnn(task: Task, wait: Callable[[], None], answer: Callable[[Epoch], None]) -> None:
+    """Epochs of FlexGNN, which stops between them where it reports the last one."""
+    store = GraphStore.open(task.graph)
+    model = task.build(store)
+    peak = Peak()
+
+    def report(event: Event) -> None:
+        if isinstance(event, EpochRecord):
+            plan = {
+                "blocks": trainer.plan.num_blocks,
+                "peak_bytes": event.peak_bytes[trainer.plan.compute_tier],
+                "moved_bytes": sum(event.moved_bytes.values()),
+                "needed_bytes": trainer.plan.projected_peak_bytes,
+            }
+            answer(Epoch(loss=event.loss, seconds=event.seconds, peak_bytes=peak.take(), plan=plan))
+            wait()
+            peak.take()
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    trainer = Trainer(model, store, optimizer, device_memory=task.budget_bytes, listeners=[report])
+    wait()
+    trainer.fit(1_000_000)
+
+
+def main() -> None:
+    """The child: ``systems.py NAME TASK``."""
+    warnings.filterwarnings("ignore", message="Sparse")  # of torch, about CSR matrices
+    answers = sys.stdout
+    sys.stdout = sys.stderr
+
+    def wait() -> None:
+        if not sys.stdin.readline():
+            sys.exit()
+
+    def answer(epoch: Epoch) -> None:
+        print(json.dumps(asdict(epoch)), file=answers, flush=True)
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("name", choices=[FLEXGNN, *PYG])
+    parser.add_argument("task", type=lambda text: Task(**json.loads(text)))
+    options = parser.parse_args()
+    (serve_flexgnn if options.name == FLEXGNN else serve_pyg)(options.task, wait, answer)
+
+
+def run_one(name: str, task: Task, epochs: int) -> list[Epoch]:
+    """``epochs`` epochs of one system by itself."""
+    system = System(name, task)
+    try:
+        return [system.epoch() for _ in range(epochs)]
+    finally:
+        system.close()
+
+
+def graph_path(directory: str | Path) -> str:
+    """Where benchmarks put their graph in ``directory``."""
+    return str(Path(directory) / "graph")
+
+
+if __name__ == "__main__":
+    main()
