@@ -93,7 +93,8 @@ def main() -> None:
         rows.append(row)
         text = (
             f"# Growth under a budget of {format_size(options.budget)}\n\n"
-            f"A 3-layer GCN of width 128 on generated graphs of {options.degree} directed edges a node and 128 features; medians of {options.epochs} epochs. "
+            f"A 3-layer GCN of width 128 on generated graphs of {options.degree} directed edges a node and 128 "
+            f"features; medians of {options.epochs} epochs. "
             f"{PYG}: its epoch in FlexGNN's, losses agree. Process: anonymous memory, libraries included. "
             f"{machine().sentence} Made by `benchmarks/growth.py`.\n\n{table(rows)}\n"
         )
