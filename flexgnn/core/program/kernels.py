@@ -17,9 +17,9 @@ the GIL, so that threads can work on different tiles.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from flexgnn.core.compiling import compiled
 from flexgnn.core.program.bfloat16 import load
 from flexgnn.core.program.prefetch import line_columns, prefetch
 from flexgnn.core.tier import Array
@@ -33,7 +33,7 @@ NO_CURSOR = np.empty(0, dtype=np.int64)
 _AHEAD_EDGES, _AHEAD_LINES = 8, 64
 """How far ahead rows are asked for: so many edges, or as many as make so many cache lines if these are more."""
 
-_compile = numba.njit(nogil=True, cache=True, fastmath={"contract"}, boundscheck=False)
+_compile = compiled(fastmath={"contract"}, boundscheck=False)
 
 
 @_compile
