@@ -26,6 +26,7 @@ from flexgnn.console import (
     plan_line,
     plan_tables,
     plugin_table,
+    telling_console,
     traffic_table,
     work_line,
 )
@@ -59,27 +60,27 @@ Output = Annotated[Path | None, typer.Option(help="New directory for plan, histo
 @with_run_options
 def run(config: RunConfig, output: Output = None) -> None:
     """Train a model on a graph."""
-    console = make_console()
-    store = open_graph(config.dataset)
-    console.print(graph_line(store.info))
-    times = PhaseTimes()
-    with RunDisplay(console, config.epochs) as display:
-        trainer = make_trainer(config, store, (display, times))
-        console.print(plan_line(trainer.plan))
-        if output is None:
-            trainer.fit(config.epochs, eval_every=config.eval_every)
-        else:
-            with RunDirectory(output, config, trainer.model) as directory:
-                directory.save_plan(trainer.plan)
-                trainer.listeners.append(directory)
+    with telling_console() as console:
+        store = open_graph(config.dataset)
+        console.print(graph_line(store.info))
+        times = PhaseTimes()
+        with RunDisplay(console, config.epochs) as display:
+            trainer = make_trainer(config, store, (display, times))
+            console.print(plan_line(trainer.plan))
+            if output is None:
                 trainer.fit(config.epochs, eval_every=config.eval_every)
-    plan, last = trainer.plan, trainer.history[-1]
-    console.print(peak_table(last.peak_bytes, plan.capacities, plan.projected_peaks))
-    console.print(traffic_table([record.moved_bytes for record in trainer.history]))
-    projected = zip(plan.workload.phases, plan.projected_phase_seconds, strict=True)
-    table = [((phase.kind, phase.stage, phase.column_slice), seconds) for phase, seconds in projected]
-    console.print(phase_times_table(table, times.medians()))
-    console.print(accuracy_line([asdict(record) for record in trainer.history]))
+            else:
+                with RunDirectory(output, config, trainer.model) as directory:
+                    directory.save_plan(trainer.plan)
+                    trainer.listeners.append(directory)
+                    trainer.fit(config.epochs, eval_every=config.eval_every)
+        plan, last = trainer.plan, trainer.history[-1]
+        console.print(peak_table(last.peak_bytes, plan.capacities, plan.projected_peaks))
+        console.print(traffic_table([record.moved_bytes for record in trainer.history]))
+        projected = zip(plan.workload.phases, plan.projected_phase_seconds, strict=True)
+        table = [((phase.kind, phase.stage, phase.column_slice), seconds) for phase, seconds in projected]
+        console.print(phase_times_table(table, times.medians()))
+        console.print(accuracy_line([asdict(record) for record in trainer.history]))
 
 
 @app.command()
@@ -97,26 +98,26 @@ def plan(
     ] = None,
 ) -> None:
     """Show what a run would do, and save the plan, without training."""
-    console = make_console()
-    if machine is None:
-        if graph_size is not None:
-            raise ConfigError("--graph-size is for planning on paper: name a --machine too.")
-        store = open_graph(config.dataset)
-        console.print(graph_line(store.info))
-        made = make_trainer(config, store, (RunDisplay(console, config.epochs),)).plan
-    else:
-        profile = load_machine(machine)
-        graph = open_graph(config.dataset) if graph_size is None else PaperGraph.parse(graph_size)
-        console.print(graph_line(graph.info), machine_lines(machine, profile), sep="\n", markup=False)
-        made = plan_for(config, graph, profile)
-    console.print(work_line(made))
-    console.print(plan_line(made))
-    console.print(*plan_tables(made), sep="\n")
-    console.print(bound_lines(made))
-    if compare:
-        console.print(comparison_table(compare_planners(made.problem)))
-    made.save(output)
-    console.print(f"saved to {output}")
+    with telling_console() as console:
+        if machine is None:
+            if graph_size is not None:
+                raise ConfigError("--graph-size is for planning on paper: name a --machine too.")
+            store = open_graph(config.dataset)
+            console.print(graph_line(store.info))
+            made = make_trainer(config, store, (RunDisplay(console, config.epochs),)).plan
+        else:
+            profile = load_machine(machine)
+            graph = open_graph(config.dataset) if graph_size is None else PaperGraph.parse(graph_size)
+            console.print(graph_line(graph.info), machine_lines(machine, profile), sep="\n", markup=False)
+            made = plan_for(config, graph, profile)
+        console.print(work_line(made))
+        console.print(plan_line(made))
+        console.print(*plan_tables(made), sep="\n")
+        console.print(bound_lines(made))
+        if compare:
+            console.print(comparison_table(compare_planners(made.problem)))
+        made.save(output)
+        console.print(f"saved to {output}")
 
 
 @app.command()
@@ -133,13 +134,13 @@ def calibrate(
     ssd_path: Annotated[str | None, typer.Option(help="Existing directory to measure in.")] = None,
 ) -> None:
     """Measure how fast this machine computes, and every storage tier, and keep the rates for planning."""
-    console = make_console()
-    rates = calibrate_compute(console)
-    console.print(compute_table(rates))
-    profiles = calibrate_tiers(tier or [], ssd_path, console)
-    console.print(calibration_table(profiles))
-    path = save_profile(lambda profile: profile.with_compute(rates).with_tiers(profiles))
-    console.print(f"saved to {path}")
+    with telling_console() as console:
+        rates = calibrate_compute(console)
+        console.print(compute_table(rates))
+        profiles = calibrate_tiers(tier or [], ssd_path, console)
+        console.print(calibration_table(profiles))
+        path = save_profile(lambda profile: profile.with_compute(rates).with_tiers(profiles))
+        console.print(f"saved to {path}")
 
 
 @app.command("import")
@@ -150,11 +151,11 @@ def import_(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Turn a saved PyG graph into a graph store."""
-    console = make_console()
-    made = import_file(
-        source, store, order=order, overwrite=overwrite, on_order=lambda chosen: console.print(order_line(chosen))
-    )
-    console.print(graph_line(made.info))
+    with telling_console() as console:
+        made = import_file(
+            source, store, order=order, overwrite=overwrite, on_order=lambda chosen: console.print(order_line(chosen))
+        )
+        console.print(graph_line(made.info))
 
 
 @app.command()
@@ -168,16 +169,17 @@ def generate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Write a graph of communities and power-law hubs."""
-    made = generate_graph(
-        store,
-        num_nodes=nodes,
-        num_edges=edges,
-        num_features=features,
-        num_classes=classes,
-        seed=seed,
-        overwrite=overwrite,
-    )
-    make_console().print(graph_line(made.info))
+    with telling_console() as console:
+        made = generate_graph(
+            store,
+            num_nodes=nodes,
+            num_edges=edges,
+            num_features=features,
+            num_classes=classes,
+            seed=seed,
+            overwrite=overwrite,
+        )
+        console.print(graph_line(made.info))
 
 
 @app.command()
@@ -188,11 +190,12 @@ def predict(
     ),
 ) -> None:
     """Write the logits of all nodes, with the model that a run trained."""
-    logits = restore_trainer(run).predict()
-    np.save(output, logits.numpy(), allow_pickle=False)
-    make_console().print(
-        f"{logits.shape[0]:,} nodes x {logits.shape[1]} classes ({format_size(logits.nbytes)}) saved to {output}"
-    )
+    with telling_console() as console:
+        logits = restore_trainer(run).predict()
+        np.save(output, logits.numpy(), allow_pickle=False)
+        console.print(
+            f"{logits.shape[0]:,} nodes x {logits.shape[1]} classes ({format_size(logits.nbytes)}) saved to {output}"
+        )
 
 
 @app.command()

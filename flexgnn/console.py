@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +20,10 @@ from flexgnn.core.plan.plan import Plan, describe, describe_phase
 from flexgnn.core.plan.profile import MachineProfile, TierProfile
 from flexgnn.core.plan.rates import ComputeRates
 from flexgnn.core.plugins import PluginEntry
+from flexgnn.core.runtime.compilation import telling_of_compilation
 from flexgnn.core.runtime.events import (
+    CompilationFinished,
+    CompilationStarted,
     DamageFound,
     EpochRecord,
     Event,
@@ -41,8 +46,19 @@ def make_console(*, errors: bool = False) -> Console:
     return Console(stderr=errors, highlight=False, soft_wrap=True)
 
 
+@contextmanager
+def telling_console() -> Iterator[Console]:
+    """A console for a command that computes: it says so where kernels are compiled meanwhile."""
+    console = make_console()
+    with telling_of_compilation(partial(show_compilation, console)):
+        yield console
+
+
 class RunDisplay:
-    """A listener that shows a run: a progress bar over its steps, and a line an epoch."""
+    """A listener that shows a run: a progress bar over its steps, and a line an epoch.
+
+    Compiling is not shown: it may begin before there is a run, see :func:`telling_console`.
+    """
 
     def __init__(self, console: Console, epochs: int) -> None:
         self._console, self._epochs = console, epochs
@@ -97,6 +113,17 @@ def show_measurement(console: Console, event: Event) -> None:
         console.print(f"measuring {event.subject}, once: a few seconds", markup=False)
     elif isinstance(event, ProfileNotSaved):
         console.print(event.message, style="yellow", markup=False)
+
+
+def show_compilation(console: Console, event: Event) -> None:
+    """Say that kernels are being compiled, or how long that took; other events are passed over."""
+    if isinstance(event, CompilationStarted) and event.location is None:
+        sentence = "compiling kernels, a few seconds in every run: they can't be kept. FLEXGNN_CACHE names a directory."
+        console.print(sentence, style="yellow")
+    elif isinstance(event, CompilationStarted):
+        console.print("compiling kernels for this processor, once: a few seconds")
+    elif isinstance(event, CompilationFinished):
+        console.print(f"compiled {event.kernels} kernels in {event.seconds:.1f} s")
 
 
 def epoch_line(record: EpochRecord) -> str:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from scipy.sparse import csr_array
 
+from flexgnn.core.compiling import compiled
 from flexgnn.core.tier import Array
 
 _RESOLUTIONS = tuple(2.0**power for power in range(4, -7, -1))
@@ -29,7 +29,7 @@ _SWEEPS = 4
 _LEAST_MOVED = 0.01
 """Share of the nodes that the last sweep must have moved for another one."""
 
-_compile = numba.njit(nogil=True, cache=True)
+_compile = compiled()
 
 
 class _Level(NamedTuple):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from flexgnn.core.compiling import compiled
 from flexgnn.core.tier import Array
 
 NO_WEIGHTS = np.empty(0, dtype=np.float32)
@@ -46,29 +46,35 @@ def csr_both_ways(source: Array, destination: Array, weights: Array, num_nodes: 
         weights: float32 [E] or empty.
         num_nodes: N.
     """
-    unsorted_by_source = Csr(*_group(source, destination, weights, num_nodes))
+    unsorted_by_source = _grouped(source, destination, weights, num_nodes)
     by_destination = _transposed(unsorted_by_source)
     return by_destination, _transposed(by_destination)
 
 
 def _transposed(csr: Csr) -> Csr:
-    return Csr(*_group(csr.indices, csr.rows(), csr.weights, len(csr.indptr) - 1))
+    return _grouped(csr.indices, csr.rows(), csr.weights, len(csr.indptr) - 1)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _group(keys: Array, values: Array, weights: Array, num_keys: int) -> tuple[Array, Array, Array]:
-    """``values`` and ``weights`` by key, each key's in the order given; and where each key's begin."""
-    indptr = np.zeros(num_keys + 1, dtype=np.int64)
+def _grouped(keys: Array, values: Array, weights: Array, num_keys: int) -> Csr:
+    """``values`` and ``weights`` by key, each key's in the order given."""
+    csr = Csr(np.zeros(num_keys + 1, dtype=np.int64), np.empty_like(values), np.empty_like(weights))
+    _group(keys, values, weights, np.empty(num_keys, dtype=np.int64), *csr)
+    return csr
+
+
+@compiled()
+def _group(
+    keys: Array, values: Array, weights: Array, fill: Array, indptr: Array, grouped: Array, grouped_weights: Array
+) -> None:
+    """Fill the arrays of a CSR, of which ``indptr`` comes as zeros; ``fill`` (int64 [N]) is scratch."""
     for key in keys:
         indptr[key + 1] += 1
-    indptr = np.cumsum(indptr)
-    fill = indptr[:-1].copy()
-    grouped = np.empty_like(values)
-    grouped_weights = np.empty_like(weights)
+    for key in range(len(fill)):
+        fill[key] = indptr[key]
+        indptr[key + 1] += indptr[key]
     for i in range(len(keys)):
         slot = fill[keys[i]]
         fill[keys[i]] += 1
         grouped[slot] = values[i]
         if len(weights) > 0:
             grouped_weights[slot] = weights[i]
-    return indptr, grouped, grouped_weights

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy.sparse import csr_array
 
+from flexgnn.core.compiling import compiled
 from flexgnn.core.tier import Array
 
 GROUPINGS = (1, 4, 16)
@@ -82,7 +82,7 @@ def order_cost(pattern: csr_array, node_ids: Array, chunk_rows: int) -> OrderCos
     )
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled()
 def _count(
     indptr: Array, indices: Array, node_ids: Array, positions: Array, rows_per_block: Array, cache_rows: int
 ) -> tuple[int, Array, int]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-import numba
 import numpy as np
 
+from flexgnn.core.compiling import compiled
 from flexgnn.core.plan.rates import ComputeRates
 from flexgnn.core.plan.workload import Phase, Pull, Workload
 from flexgnn.core.tier import Array
@@ -132,18 +132,25 @@ def _edge_seconds(rates: ComputeRates, workload: Workload, pull: Pull) -> Array:
     return seconds * rates.single("maximum") if pull.reduce == "max" else seconds
 
 
-@numba.njit(cache=True)
+@compiled()
 def schedule(tiles: Array, tiles_per_block: int, threads: int, seconds: Array) -> None:
     """Fill ``seconds``, one a block, with the time from the start of its first tile to the end of its last.
 
     Each tile of a block, in order, goes to the thread that is free first.
     """
-    free = np.zeros(threads)
+    free = np.empty(threads)
     for block in range(seconds.shape[0]):
         free[:] = 0.0
+        end = 0.0
         for tile in range(block * tiles_per_block, min((block + 1) * tiles_per_block, tiles.shape[0])):
-            free[np.argmin(free)] += tiles[tile]
-        seconds[block] = free.max()
+            # Written out: compiling NumPy's functions takes longer than all of this.
+            earliest = 0
+            for thread in range(1, threads):
+                if free[thread] < free[earliest]:
+                    earliest = thread
+            free[earliest] += tiles[tile]
+            end = max(end, free[earliest])
+        seconds[block] = end
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numba
 import numpy as np
 
+from flexgnn.core.compiling import compiled
 from flexgnn.core.tier import Array
 
 ALIGNMENT_BYTES = 64
@@ -84,36 +84,33 @@ def _orders(sizes: Array, first: Array, last: Array) -> list[Array]:
     ]
 
 
-@numba.njit(nogil=True, cache=True)
-def _index(first: Array, last: Array) -> tuple[Array, Array, Array, Array]:
+def _index(first: Array, last: Array) -> tuple[int, Array, Array, Array, Array]:
     """What finds the slots that are there at some steps.
 
     Returns:
-        Slots by first step; the number of those that begin before each step, from the first step of all on; the slots
-        that are there at every ``_STRIDE``-th step since the one before, together, and where each list of them begins.
+        The first step of all; slots by first step; the number of those that begin before each step, from the first on;
+        the slots that are there at every ``_STRIDE``-th step since the one before, together, and where each list of
+        them begins.
     """
-    base, steps = first.min(), last.max() - first.min() + 1
-    begun = np.zeros(steps + 1, dtype=np.int64)
-    counts = np.zeros((steps - 1) // _STRIDE + 2, dtype=np.int64)
-    for slot in range(len(first)):
-        begun[first[slot] - base + 1] += 1
-        for mark in range((first[slot] - base) // _STRIDE + 1, (last[slot] - base) // _STRIDE + 1):
-            counts[mark + 1] += 1
-    bounds = np.cumsum(counts)
-    there, filled = np.empty(bounds[-1], dtype=np.int64), bounds[:-1].copy()
-    for slot in range(len(first)):
-        for mark in range((first[slot] - base) // _STRIDE + 1, (last[slot] - base) // _STRIDE + 1):
-            there[filled[mark]] = slot
-            filled[mark] += 1
-    return np.argsort(first, kind="mergesort"), np.cumsum(begun), there, bounds
+    base = int(first.min())
+    steps = int(last.max()) - base + 1
+    begun = np.cumsum(np.bincount(first - base + 1, minlength=steps + 1))
+    earliest = (first - base) // _STRIDE + 1
+    listings = np.maximum((last - base) // _STRIDE + 1 - earliest, 0)
+    slots = np.repeat(np.arange(len(first)), listings)
+    before = np.cumsum(listings) - listings
+    marks = np.arange(len(slots)) + np.repeat(earliest - before, listings)
+    bounds = np.cumsum(np.bincount(marks + 1, minlength=(steps - 1) // _STRIDE + 2))
+    return base, np.argsort(first, kind="stable"), begun, slots[np.argsort(marks, kind="stable")], bounds
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _place(
     order: Array,
     sizes: Array,
     first: Array,
     last: Array,
+    base: int,
     by_first: Array,
     begun: Array,
     there: Array,
@@ -121,7 +118,7 @@ def _place(
     offsets: Array,
 ) -> int:
     """Place slots in ``order``, each at the lowest offset that is free; returns the end of the last."""
-    base, size_bytes = first.min(), 0
+    size_bytes = 0
     begins, ends = np.empty_like(sizes), np.empty_like(sizes)
     offsets[:] = -1
     for index in order:

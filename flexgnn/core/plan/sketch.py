@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
-import numba
 import numpy as np
 
+from flexgnn.core.compiling import compiled
 from flexgnn.core.errors import BudgetError
 from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.gaps import CollectedGaps, FieldGaps, GapFinder, Gaps
@@ -242,7 +242,7 @@ def _fractional_knapsack(values: Array, sizes: Array, room: int) -> float:
     return float((values[order] * taken / sizes[order]).sum())
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _fill(order: Array, first: Array, spans: Array, sizes: Array, room: Array, kept: Array) -> None:
     """Fill gaps in ``order``; gap g has the spans ``first[g] : first[g + 1]``."""
     for g in order:

@@ -6,12 +6,12 @@ block's edges start at ``indptr[0]``.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from flexgnn.core.compiling import compiled
 from flexgnn.core.tier import Array
 
-_compile = numba.njit(nogil=True, cache=True, boundscheck=False)
+_compile = compiled(boundscheck=False)
 
 
 @_compile

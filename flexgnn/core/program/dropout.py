@@ -16,11 +16,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from flexgnn.core.compiling import compiled
 from flexgnn.core.program.program import RowContext
 from flexgnn.core.tier import Array
 
@@ -32,7 +32,7 @@ _WEYL_0, _WEYL_1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 
-_compile = numba.njit(nogil=True, cache=True, boundscheck=False)
+_compile = compiled(boundscheck=False)
 
 
 @_compile

@@ -17,9 +17,9 @@ the GIL, so that threads can work on different tiles.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from flexgnn.core.compiling import compiled
 from flexgnn.core.program.bfloat16 import load
 from flexgnn.core.program.prefetch import line_columns, prefetch
 from flexgnn.core.tier import Array
@@ -33,7 +33,7 @@ NO_CURSOR = np.empty(0, dtype=np.int64)
 _AHEAD_EDGES, _AHEAD_LINES = 8, 64
 """How far ahead rows are asked for: so many edges, or as many as make so many cache lines if these are more."""
 
-_compile = numba.njit(nogil=True, cache=True, fastmath={"contract"}, boundscheck=False)
+_compile = compiled(fastmath={"contract"}, boundscheck=False)
 
 
 @_compile
@@ -204,11 +204,11 @@ def pull_max(
             else:
                 row = halo[j - num_resident - halo_start]
             for c in range(width):
-                if row[c] > out[t, c]:
-                    out[t, c] = row[c]
-                    ties[t, c] = np.float32(1)
-                elif row[c] == out[t, c]:
-                    ties[t, c] += np.float32(1)
+                # All is read first and every element written: with branches, few processors get a vector loop.
+                value, greatest, reached = row[c], out[t, c], ties[t, c]
+                reached = np.float32(0) if value > greatest else reached
+                out[t, c] = value if value > greatest else greatest
+                ties[t, c] = reached + (np.float32(1) if value >= greatest else np.float32(0))
             e += 1
         if not last_pass:
             next_cursor[first + t] = e
@@ -268,8 +268,9 @@ def pull_max_gradient(
             else:
                 row = halo[i - num_resident - halo_start]
             for c in range(width):
-                if row[width + c] == value[t, c]:
-                    out[t, c] += row[c]
+                # Read first, as in pull_max. A sum that began with 0 is never -0, so that adding 0 leaves its bits.
+                gradient, greatest, own = row[c], row[width + c], value[t, c]
+                out[t, c] += gradient if greatest == own else np.float32(0)
             e += 1
         if not last_pass:
             next_cursor[first + t] = e

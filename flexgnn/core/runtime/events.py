@@ -21,6 +21,22 @@ class ProfileNotSaved:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompilationStarted:
+    """Kernels were not found on disk: each is compiled when it is first needed, a few seconds in all."""
+
+    location: str | None
+    """The directory that they are kept in for later runs; None where no place can be written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompilationFinished:
+    """What was to be done is done; this is what compiling took of it."""
+
+    kernels: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunPlanned:
     """A plan was made and the run is about to prepare."""
 
@@ -138,6 +154,8 @@ class EpochRecord:
 Event = (
     MeasurementStarted
     | ProfileNotSaved
+    | CompilationStarted
+    | CompilationFinished
     | RunPlanned
     | FoldingStarted
     | FoldingSkipped

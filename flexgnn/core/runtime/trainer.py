@@ -26,6 +26,7 @@ from flexgnn.core.plugins import load_plugins
 from flexgnn.core.program.lower import lower
 from flexgnn.core.program.program import Program
 from flexgnn.core.program.rewrites import ALL_REWRITES
+from flexgnn.core.runtime.compilation import telling_of_compilation
 from flexgnn.core.runtime.events import EpochRecord, Event, FoldingSkipped, Listener
 from flexgnn.core.runtime.executor import Executor, Totals
 from flexgnn.core.runtime.folding import Folding
@@ -146,7 +147,8 @@ class Trainer:
         Raises:
             BudgetError: if the budget is too small; the message names the smallest that works.
         """
-        return self._make_plan(training=True)
+        with telling_of_compilation(self._emit):
+            return self._make_plan(training=True)
 
     def fit(self, epochs: int, *, eval_every: int = 1) -> list[EpochRecord]:
         """Train for ``epochs`` epochs; one record each.
@@ -172,13 +174,13 @@ class Trainer:
                 self.history.append(record)
                 self._emit(record)
 
-        plan, num_training = self._ready_plan(training=True), self._split_sizes.training
-        self._runner.run(plan, train, self._emit, num_training=num_training, epoch=lambda: len(self.history) + 1)
+        with telling_of_compilation(self._emit):
+            plan, num_training = self._ready_plan(training=True), self._split_sizes.training
+            self._runner.run(plan, train, self._emit, num_training=num_training, epoch=lambda: len(self.history) + 1)
         return self.history[done:]
 
     def predict(self) -> Tensor:
         """Logits of all nodes (N x C, float32, in the original node order), without dropout."""
-        plan = self._ready_plan(training=False)
         info = self.store.info
         logits = torch.empty(info.num_nodes, self._program.widths[self._program.logits])
 
@@ -186,7 +188,9 @@ class Trainer:
             ids = self.store.read("node_ids", position, position + len(tile))
             logits[torch.from_numpy(ids)] = tile
 
-        self._runner.run(plan, lambda executor: executor.evaluate(keep), self._emit)
+        with telling_of_compilation(self._emit):
+            plan = self._ready_plan(training=False)
+            self._runner.run(plan, lambda executor: executor.evaluate(keep), self._emit)
         return logits
 
     # Planning
