@@ -52,10 +52,10 @@ def test_rows_are_added_and_compared_by_vectors(kernel: Any, signature: tuple[An
     code = instructions(kernel, signature)
     packed = count(r"v?(fn?madd\d*|add)ps\s", code)
     scalar = count(r"v?(fn?madd\d*|add)ss\s", code)
-    # A vector loop is unrolled, and so is the scalar one over the last columns: up to 9 for 5 vector instructions. A
+    # A vector loop is unrolled, and so is the scalar one over the last columns: up to 9 for 4 vector instructions. A
     # loop that has no vectors adds to the scalar ones alone.
     assert packed > 0
-    assert 2 * packed >= scalar, (packed, scalar)
+    assert 3 * packed >= scalar, (packed, scalar)
 
 
 @pytest.mark.parametrize(("kernel", "signature"), PULLS)

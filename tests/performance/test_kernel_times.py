@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
+from flexgnn.core.program.adjacency_kernels import degree_vectors
 from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.kernels import (
     NO_CURSOR,
     NO_VECTOR,
-    degree_vectors,
     pull_max,
     pull_max_gradient,
     pull_sum,
