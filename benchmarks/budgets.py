@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import random
 import statistics
 import tempfile
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import torch
 from policies import LRUPlanner, ReadingAheadLRUPlanner, WholeBlocksPlanner
+from reporting import markdown_table, publish
+from rounds import run_in_rounds
 from torch_geometric.nn import GCN
 
 from flexgnn import GraphStore, Trainer
@@ -70,21 +71,8 @@ def plan_all(model: GCN, store: GraphStore, backend: str) -> tuple[dict[Case, Tr
 
 def measure(trainers: dict[Case, Trainer], model: GCN, rounds: int, epochs: int) -> dict[Case, list[float]]:
     """Seconds of all epochs of each case but the first of a round."""
-    seconds: dict[Case, list[float]] = {case: [] for case in trainers}
-    losses: set[tuple[float, ...]] = set()
-    for number in range(rounds):
-        cases = list(trainers)
-        random.Random(number).shuffle(cases)
-        for case in cases:
-            trainer = trainers[case]
-            trainer.model.load_state_dict(model.state_dict())
-            trainer._optimizer.state.clear()
-            trainer.history.clear()
-            records = trainer.fit(epochs)
-            seconds[case] += [record.seconds for record in records[1:]]
-            losses.add(tuple(record.loss for record in records))
-            print(f"round {number + 1}: {case}: {min(seconds[case]):.2f} s", flush=True)
-    assert len(losses) == 1, losses
+    seconds, losses = run_in_rounds(trainers, model, rounds, epochs)
+    assert len(set.union(*losses.values())) == 1, losses
     return seconds
 
 
@@ -92,7 +80,7 @@ def table(trainers: dict[Case, Trainer], planning: dict[Case, float], seconds: d
     """Markdown."""
     columns = ["budget", "of the need", "planner", "blocks", "peak", "moved an epoch", "epoch, against in memory"]
     columns += ["projected", "planning, in epochs"]
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    lines = []
     memory = statistics.median(seconds[1, "in memory"])
     for (share, name), trainer in trainers.items():
         plan, last = trainer.plan, trainer.history[-1]
@@ -108,8 +96,8 @@ def table(trainers: dict[Case, Trainer], planning: dict[Case, float], seconds: d
             f"{plan.projected_epoch_seconds / median:.2f} of measured",
             f"{planning[share, name] / memory:.1f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(columns, lines)
 
 
 def main() -> None:
@@ -136,9 +124,7 @@ def main() -> None:
         "Made by `benchmarks/budgets.py`."
     )
     text = f"{title}\n\n{table(trainers, planning, seconds)}\n"
-    print(text)
-    if options.output is not None:
-        options.output.write_text(text, encoding="utf-8")
+    publish(text, options.output)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from reporting import machine, markdown_table, write_json
-from systems import FLEXGNN, MODELS, PYG, Epoch, System, SystemEndedError, Task, graph_path, run_one
+from systems import FLEXGNN, MODELS, PYG, Epoch, System, SystemEndedError, Task, graph_path, needed_bytes
 
 from flexgnn.core.sizes import format_size
 from flexgnn.datasets import generate
@@ -30,7 +30,7 @@ Found = dict[str, list[Epoch]]
 
 def all_systems(task: Task, shares: list[int], pyg: list[str]) -> dict[str, System]:
     """By label: FlexGNN in memory and under each share of what that needs, then PyG."""
-    needed = run_one(FLEXGNN, task, 1)[0].plan["needed_bytes"]
+    needed = needed_bytes(task)
     systems = {FLEXGNN: System(FLEXGNN, task)}
     for share in shares:
         systems[f"{FLEXGNN} in 1/{share}"] = System(FLEXGNN, replace(task, budget_bytes=needed // share))

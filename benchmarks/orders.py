@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from reporting import markdown_table, publish
 
 from flexgnn import GraphStore
 from flexgnn.core.graph.csr import NO_WEIGHTS, Csr, csr_both_ways
@@ -90,7 +91,7 @@ def compare(store: GraphStore, rounds: int) -> str:
     halos = ", ".join(map(str, GROUPINGS))
     columns = ["order", "seconds", "edges between chunks", f"halo rows at {halos} chunks", "rows fetched"]
     columns += ["expected", "sum over neighbours, against given"]
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    lines = []
     for name, (node_ids, seconds) in orders.items():
         cost = order_cost(pattern, node_ids, info.chunk_rows)
         cells = [
@@ -102,9 +103,9 @@ def compare(store: GraphStore, rounds: int) -> str:
             f"{cost.seconds:.1f} s",
             f"{sums[name] / sums['given']:.2f} x",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(cells)
     sizes = f"{info.num_nodes:,} nodes, {info.num_edges:,} edges, chunks of {info.chunk_rows:,}"
-    return "\n".join([f"## {info.name}: {sizes}", "", *lines, ""])
+    return "\n".join([f"## {info.name}: {sizes}", "", markdown_table(columns, lines), ""])
 
 
 def main() -> None:
@@ -124,9 +125,7 @@ def main() -> None:
         made = generate(Path(directory) / "generated", num_nodes=options.nodes, num_edges=options.edges, num_features=1)
         for store in [made, *(load_dataset(name) for name in options.datasets)]:
             tables.append(compare(store, options.rounds))
-            print(tables[-1])
-    if options.output is not None:
-        options.output.write_text("\n".join(tables), encoding="utf-8")
+    publish("\n".join(tables), options.output)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ import argparse
 import statistics
 import tempfile
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-from reporting import machine, markdown_table
-from systems import FLEXGNN, Task, graph_path, run_one
+from reporting import machine, markdown_table, publish
+from systems import Task, graph_path, make_trainer, needed_bytes
 
-from flexgnn import GraphStore, Trainer
+from flexgnn import GraphStore
 from flexgnn.core.runtime.events import EpochRecord, Event, StepFinished, TransferFinished
 from flexgnn.core.sizes import format_size
 from flexgnn.datasets import generate
@@ -45,9 +45,7 @@ class Busy:
 def measure(store: GraphStore, task: Task, budget_bytes: int, epochs: int) -> list[str]:
     """A line of the table: one budget."""
     busy = Busy()
-    model = task.build(store)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    trainer = Trainer(model, store, optimizer, device_memory=budget_bytes, listeners=[busy])
+    trainer = make_trainer(replace(task, budget_bytes=budget_bytes), task.build(store), store, busy)
     moved = sum(trainer.fit(epochs + 1)[-1].moved_bytes.values())
     counted = busy.epochs[1:]
     seconds = statistics.median(seconds for seconds, _ in counted)
@@ -81,7 +79,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         store = generate(graph_path(directory), num_nodes=options.nodes, num_edges=options.edges)
         task = Task(graph=graph_path(directory), model="gcn")
-        needed = run_one(FLEXGNN, task, 1)[0].plan["needed_bytes"]
+        needed = needed_bytes(task)
         lines = [measure(store, task, needed // share, options.epochs) for share in options.shares]
     head = ["budget", "blocks", "moved an epoch", "epoch", "computation", "transfers", "epoch / busiest"]
     text = (
@@ -90,9 +88,7 @@ def main() -> None:
         f"{machine().sentence} Made by `benchmarks/overlap.py`.\n\n"
         f"{markdown_table([*head, 'without any overlap'], lines)}\n"
     )
-    print(text)
-    if options.output is not None:
-        options.output.write_text(text, encoding="utf-8")
+    publish(text, options.output)
 
 
 if __name__ == "__main__":

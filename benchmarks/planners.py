@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from reporting import publish
 
 from flexgnn.core.plan.bound import LowerBound, find_lower_bound
 from flexgnn.core.plan.plan import freeze
@@ -99,9 +100,7 @@ def main() -> None:
         lines.append(row(number, problem, bound, outcomes))
         print(lines[-1], flush=True)
     text = "\n".join(["# Planners beside the lower bound\n", summary(found), "", *lines, ""])
-    print(text)
-    if options.output is not None:
-        options.output.write_text(text, encoding="utf-8")
+    publish(text, options.output)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from reporting import publish
 from torch_geometric.nn import GCN, GIN, GraphSAGE
 
 from flexgnn import GraphStore, Trainer
@@ -69,9 +70,7 @@ def main() -> None:
         "`benchmarks/projections.py`."
     )
     text = "\n".join(["# Projected and measured epochs", "", about, "", *lines, ""])
-    print(text)
-    if options.output is not None:
-        options.output.write_text(text, encoding="utf-8")
+    publish(text, options.output)
 
 
 if __name__ == "__main__":

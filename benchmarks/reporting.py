@@ -42,8 +42,8 @@ class Machine:
 
 
 @cache
-def machine() -> Machine:
-    """The one that this runs on."""
+def machine(*libraries: str) -> Machine:
+    """The one that this runs on, with the versions of ``libraries``, or of those that compute."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return Machine(
@@ -51,7 +51,7 @@ def machine() -> Machine:
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=psutil.virtual_memory().total,
         python=platform.python_version(),
-        libraries={name: version(name) for name in _LIBRARIES},
+        libraries={name: version(name) for name in libraries or _LIBRARIES},
         commit=_commit(),
     )
 
@@ -65,6 +65,13 @@ def _commit() -> str:
 def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Rows of cells under ``head``."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
+
+
+def publish(text: str, output: Path | None) -> None:
+    """Print ``text``, and write it to a file if there is to be one."""
+    print(text, flush=True)
+    if output is not None:
+        output.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, found: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from reporting import machine, markdown_table
+from reporting import machine, markdown_table, publish
 from systems import graph_path
 
 from flexgnn import GraphStore
@@ -152,9 +152,7 @@ def main() -> None:
         "medians. Needed: bytes with a cache for everything. Touched: every edge reads its row; more than the "
         f"bandwidth means that caches helped. {machine().sentence} Made by `benchmarks/roofline.py`.\n\n{found}\n"
     )
-    print(text)
-    if options.output is not None:
-        options.output.write_text(text, encoding="utf-8")
+    publish(text, options.output)
 
 
 if __name__ == "__main__":

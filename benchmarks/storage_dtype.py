@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-import random
 import statistics
 import tempfile
 from pathlib import Path
 
 import torch
+from reporting import markdown_table, publish
+from rounds import run_in_rounds
 from torch_geometric.nn import GCN
 
 from flexgnn import GraphStore, Trainer, load_dataset
@@ -46,12 +47,10 @@ def accuracy(dtype: str, seed: int, epochs: int) -> float:
 
 def accuracy_table(seeds: int, epochs: int) -> str:
     """Markdown."""
-    lines = ["| seed | " + " | ".join(STORAGE_DTYPES) + " |", "|---|" + "---|" * len(STORAGE_DTYPES)]
     found = {dtype: [accuracy(dtype, seed, epochs) for seed in range(seeds)] for dtype in STORAGE_DTYPES}
-    for seed in range(seeds):
-        lines.append(f"| {seed} | " + " | ".join(f"{found[dtype][seed]:.4f}" for dtype in STORAGE_DTYPES) + " |")
-    lines.append("| mean | " + " | ".join(f"{statistics.mean(found[d]):.4f}" for d in STORAGE_DTYPES) + " |")
-    return "\n".join(lines)
+    lines = [[str(seed), *(f"{found[dtype][seed]:.4f}" for dtype in STORAGE_DTYPES)] for seed in range(seeds)]
+    lines.append(["mean", *(f"{statistics.mean(found[dtype]):.4f}" for dtype in STORAGE_DTYPES)])
+    return markdown_table(["seed", *STORAGE_DTYPES], lines)
 
 
 def make_trainers(model: GCN, store: GraphStore, planner: str) -> dict[Case, Trainer]:
@@ -72,28 +71,18 @@ def make_trainers(model: GCN, store: GraphStore, planner: str) -> dict[Case, Tra
 
 def measure(trainers: dict[Case, Trainer], model: GCN, rounds: int, epochs: int) -> dict[Case, list[float]]:
     """Seconds of all epochs of each case but the first of a round."""
-    seconds: dict[Case, list[float]] = {case: [] for case in trainers}
-    losses: dict[str, set[tuple[float, ...]]] = {dtype: set() for dtype in STORAGE_DTYPES}
-    for number in range(rounds):
-        cases = list(trainers)
-        random.Random(number).shuffle(cases)
-        for case in cases:
-            trainer = trainers[case]
-            trainer.model.load_state_dict(model.state_dict())
-            trainer._optimizer.state.clear()
-            trainer.history.clear()
-            records = trainer.fit(epochs)
-            seconds[case] += [record.seconds for record in records[1:]]
-            losses[case[1]].add(tuple(record.loss for record in records))
-            print(f"round {number + 1}: {case}: {min(seconds[case]):.2f} s", flush=True)
-    assert all(len(found) == 1 for found in losses.values()), losses
+    seconds, losses = run_in_rounds(trainers, model, rounds, epochs)
+    for dtype in STORAGE_DTYPES:
+        of_dtype = set.union(*(found for case, found in losses.items() if case[1] == dtype))
+        assert len(of_dtype) == 1, of_dtype
     return seconds
 
 
 def epoch_table(trainers: dict[Case, Trainer], seconds: dict[Case, list[float]]) -> str:
     """Markdown."""
     columns = ["budget", "of the need", "dtype", "blocks", "peak", "moved an epoch", "epoch s", "against float32"]
-    lines = [f"| {' | '.join([*columns, 'projected'])} |", "|" + "---|" * (len(columns) + 1)]
+    columns.append("projected")
+    lines = []
     for (share, dtype), trainer in trainers.items():
         plan, last = trainer.plan, trainer.history[-1]
         median = statistics.median(seconds[share, dtype])
@@ -108,8 +97,8 @@ def epoch_table(trainers: dict[Case, Trainer], seconds: dict[Case, list[float]])
             f"{median / statistics.median(seconds[share, STORAGE_DTYPES[0]]):.2f} x",
             f"{plan.projected_epoch_seconds / median:.2f} of measured",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(columns, lines)
 
 
 def main() -> None:
@@ -141,9 +130,7 @@ def main() -> None:
         f"{store.info.num_edges:,} edges, planner {options.planner}, arrow on an SSD, {torch.get_num_threads()} "
         f"threads; medians of {options.rounds} rounds of {options.epochs - 1} epochs:\n\n{epochs}\n"
     )
-    print(text)
-    if options.output is not None:
-        options.output.write_text(text, encoding="utf-8")
+    publish(text, options.output)
 
 
 if __name__ == "__main__":

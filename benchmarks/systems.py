@@ -28,7 +28,7 @@ from torch_geometric.nn import GCN, GraphSAGE
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from flexgnn import GraphStore, Trainer
-from flexgnn.core.runtime.events import EpochRecord, Event
+from flexgnn.core.runtime.events import EpochRecord, Event, Listener
 from flexgnn.testing.child import anonymous_bytes
 
 MODELS = {"gcn": GCN, "sage": GraphSAGE}
@@ -99,8 +99,7 @@ class System:
         return Epoch(**json.loads(line))
 
     def close(self) -> None:
-        """End the process."""
-        self._process.kill()
+        """Let the process end, which gives its scratch files back: the end of its standard input tells it to."""
         self._process.communicate()
 
 
@@ -182,15 +181,27 @@ PYG: dict[str, type[PyG]] = {
 FLEXGNN = "flexgnn"
 
 
-def serve_pyg(task: Task, wait: Callable[[], None], answer: Callable[[Epoch], None]) -> None:
+def serve_pyg(name: str, task: Task, wait: Callable[[], None], answer: Callable[[Epoch], None]) -> None:
     """Epochs of a PyG system, one for each ``wait``."""
-    system, peak = PYG[sys.argv[1]](task), Peak()
+    system, peak = PYG[name](task), Peak()
     while True:
         wait()
         peak.take()
         start = time.perf_counter()
         loss = system.epoch()
         answer(Epoch(loss=loss, seconds=time.perf_counter() - start, peak_bytes=peak.take()))
+
+
+def make_trainer(task: Task, model: torch.nn.Module, store: GraphStore, *listeners: Listener) -> Trainer:
+    """FlexGNN's, as the task says."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    return Trainer(model, store, optimizer, device_memory=task.budget_bytes, listeners=listeners)
+
+
+def needed_bytes(task: Task) -> int:
+    """What FlexGNN plans to use of its compute tier."""
+    store = GraphStore.open(task.graph)
+    return make_trainer(task, task.build(store), store).plan.projected_peak_bytes
 
 
 def serve_flexgnn(task: Task, wait: Callable[[], None], answer: Callable[[Epoch], None]) -> None:
@@ -205,14 +216,12 @@ def serve_flexgnn(task: Task, wait: Callable[[], None], answer: Callable[[Epoch]
                 "blocks": trainer.plan.num_blocks,
                 "peak_bytes": event.peak_bytes[trainer.plan.compute_tier],
                 "moved_bytes": sum(event.moved_bytes.values()),
-                "needed_bytes": trainer.plan.projected_peak_bytes,
             }
             answer(Epoch(loss=event.loss, seconds=event.seconds, peak_bytes=peak.take(), plan=plan))
             wait()
             peak.take()
 
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
-    trainer = Trainer(model, store, optimizer, device_memory=task.budget_bytes, listeners=[report])
+    trainer = make_trainer(task, model, store, report)
     wait()
     trainer.fit(1_000_000)
 
@@ -234,7 +243,10 @@ def main() -> None:
     parser.add_argument("name", choices=[FLEXGNN, *PYG])
     parser.add_argument("task", type=lambda text: Task(**json.loads(text)))
     options = parser.parse_args()
-    (serve_flexgnn if options.name == FLEXGNN else serve_pyg)(options.task, wait, answer)
+    if options.name == FLEXGNN:
+        serve_flexgnn(options.task, wait, answer)
+    else:
+        serve_pyg(options.name, options.task, wait, answer)
 
 
 def run_one(name: str, task: Task, epochs: int) -> list[Epoch]:

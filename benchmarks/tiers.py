@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import random
 import shutil
 import statistics
@@ -23,11 +22,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from by_hand import BY_HAND, ByHand, ObstoreByHand
+from reporting import machine, publish
 
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.runtime.calibration import drop_cached_pages
@@ -250,16 +249,7 @@ def object_store() -> Iterator[str | None]:
         server.kill()
 
 
-def machine() -> str:
-    """This machine and its versions, in a sentence."""
-    info = Path("/proc/cpuinfo")
-    models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    names = ("numpy", "pyarrow", "zarr", "lmdb", "obstore")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
-    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    return f"{os.cpu_count()} cores ({models[0]}), {system}, {versions}"
-
-
+LIBRARIES = ("numpy", "pyarrow", "zarr", "lmdb", "obstore")
 HEAD = (
     "| block | tier | write GB/s | x by hand | x O_DIRECT | CPU s/GB | by hand | "
     "read GB/s | x by hand | x O_DIRECT | CPU s/GB | by hand |\n" + "|---" * 12 + "|"
@@ -283,7 +273,7 @@ def main() -> None:
     lines = [
         "# Storage tiers beside their libraries used by hand",
         "",
-        f"Output of `benchmarks/tiers.py`: {machine()}.",
+        f"Made by `benchmarks/tiers.py`. {machine(*LIBRARIES).sentence}",
         f"Medians of {options.rounds} rounds of {options.total_mib} MiB in each direction; the object store takes a",
         "sixteenth of that, from a server in Python on the same machine.",
         "",
@@ -300,9 +290,7 @@ def main() -> None:
     lines += ["", "## Compression (`zarr`, blocks of 16 MiB)", "", COMPRESSION_HEAD]
     lines += list(compression_rows(options.path, total_bytes, options.rounds))
     text = "\n".join(lines) + "\n"
-    print(text)
-    if options.output:
-        options.output.write_text(text, encoding="utf-8")
+    publish(text, options.output)
 
 
 if __name__ == "__main__":

@@ -95,14 +95,14 @@ def assert_takes(expected: float, kernel: Work, reference: Work) -> None:
     assert taken <= expected * MARGIN, f"{taken:.2f} times the plain loop; {expected} was expected"
 
 
-@pytest.mark.parametrize(("width", "expected"), [(128, 0.85), (47, 1.0), (16, 1.3)])
+@pytest.mark.parametrize(("width", "expected"), [(128, 0.85), (47, 0.7), (16, 1.3)])
 def test_sum(graph: Graph, width: int, expected: float) -> None:
     z, none, out = graph.rows(width)
     arguments = (z, none, none, *ONE_PASS, graph.indptr, graph.indices, NO_VECTOR, NO_VECTOR, NO_VECTOR, 0, 0, out)
     assert_takes(expected, lambda: pull_sum(*arguments), lambda: plain_sum(graph.indptr, graph.indices, z, out))
 
 
-@pytest.mark.parametrize(("width", "expected"), [(128, 0.95), (47, 1.05)])
+@pytest.mark.parametrize(("width", "expected"), [(128, 0.95), (47, 0.78)])
 def test_sum_with_weights_loops_and_scales(graph: Graph, width: int, expected: float) -> None:
     z, none, out = graph.rows(width)
     vectors = (graph.weights, graph.vector, graph.vector)

@@ -100,6 +100,11 @@ class PlanningProblem:
             return {"in": store.locality()}
         return {direction: measure_locality(store, direction) for direction in self._directions}
 
+    @cached_property
+    def _rounded(self) -> frozenset[str]:
+        """Fields that are stored as bfloat16."""
+        return rounded_names(self.program, self.storage_dtype)
+
     @property
     def _directions(self) -> tuple[Direction, ...]:
         return ("in",) if self.store.info.symmetric else ("in", "out")
@@ -177,7 +182,7 @@ class PlanningProblem:
             partial(self._phase_cost, joined=column_slices > 1),
             recomputed,
             column_slices,
-            rounded_names(self.program, self.storage_dtype),
+            self._rounded,
         )
         workload = unroller.build(training=self.training, evaluation=self.evaluation)
         if not by_blocks:
@@ -189,8 +194,7 @@ class PlanningProblem:
         """Choices of what to compute again: hidden values alone, nothing, and all that can be."""
         if not self.training:
             return [Recomputed()]
-        rounded = rounded_names(self.program, self.storage_dtype)
-        segments = frozenset(s for s in backward_stages(self.program) if retaining(self.program, s, rounded))
+        segments = frozenset(s for s in backward_stages(self.program) if retaining(self.program, s, self._rounded))
         choices = Recomputed(segments=segments), Recomputed()
         return list(dict.fromkeys([*choices, Recomputed(segments=segments, values=self._recomputable_values())]))
 
@@ -233,10 +237,10 @@ class PlanningProblem:
         """Bytes that a tile of ``rows`` takes, beside the fields that it reads and writes."""
         widths = self.program.widths
         beside = 4 * rows * sum(widths[name] for name in self.program.segments[segment.stage].outputs)
-        rounded = rounded_names(self.program, self.storage_dtype)
         copied = joined or self.store.info.chunk_rows % ALIGNED_ROWS
-        beside += 4 * rows * sum(widths[name] for name in segment.inputs if copied or name in rounded)
-        if rounded:  # One of them at a time is on its way: read in slices, or scaled before it is written.
+        read = (*segment.inputs, *segment.hidden) if kind == "backward" else segment.inputs
+        beside += 4 * rows * sum(widths[name] for name in read if copied or name in self._rounded)
+        if self._rounded:  # One of them at a time is on its way: read in slices, or scaled before it is written.
             beside += 4 * rows * max(widths[name] for name in (*segment.inputs, *segment.outputs))
         return beside + measured_bytes(self._prepared(segment, kind, rows, self._loss_gradient))
 

@@ -29,17 +29,15 @@ def hidden_values(
     """
     wanted = set(read)
     found: list[Node] = []
-    for node in graph.nodes:  # in this order, what a node is made of comes first
-        if node in wanted and facts[node].is_value and not _follows(root, facts, node, found):
+    known: set[Node] = set()
+    """Inputs, parameters, what was found, and what follows from them without a product."""
+    for node in graph.nodes:  # what a node is made of comes first
+        if not _is_product(root, facts, node) and known.issuperset(node.all_input_nodes):
+            known.add(node)
+        elif node in wanted and facts[node].is_value:
             found.append(node)
+            known.add(node)
     return tuple(found)
-
-
-def _follows(root: torch.nn.Module, facts: dict[Node, Fact], node: Node, known: list[Node]) -> bool:
-    """Whether ``node`` can be computed from ``known`` and the inputs of the segment without a product."""
-    if node in known or node.op in ("placeholder", "get_attr"):
-        return True
-    return not _is_product(root, facts, node) and all(_follows(root, facts, n, known) for n in node.all_input_nodes)
 
 
 def _is_product(root: torch.nn.Module, facts: dict[Node, Fact], node: Node) -> bool:

@@ -115,7 +115,10 @@ class TileRunner:
 
     def _segment(self, view: _TileView) -> Segment:
         segment = self._program.segments[view.phase.stage]
-        return segment.retaining if view.phase.retains and segment.retaining is not None else segment
+        if not view.phase.retains:
+            return segment
+        assert segment.retaining is not None, "the plan keeps hidden values of a segment that has none"
+        return segment.retaining
 
     def _values(self, view: _TileView, segment: Segment) -> NamedTensors:
         return {name: aligned_rows(view.tensor(prefixed(name, view.prefix))) for name in segment.inputs}

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch_geometric.nn import GCN
 
+from flexgnn.core.graph.layout import ALIGNED_ROWS
+from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.decisions import Recomputed
 from flexgnn.core.plan.placement import StorageTier
 from flexgnn.core.plan.problem import PlanningProblem
@@ -24,6 +26,19 @@ def on_rows(columns: int, run: Callable[[torch.Tensor], object]) -> Callable[[in
         return lambda: run(x)
 
     return prepare
+
+
+def problem_of(store: GraphStore) -> PlanningProblem:
+    return PlanningProblem(
+        program=lower(GCN(5, 8, 2, 3), num_features=5, weighted=False),
+        store=store,
+        budget_bytes=2**20,
+        compute_tier="ram",
+        storage_tiers=(StorageTier(name="arrow"),),
+        threads=1,
+        training=True,
+        evaluation=False,
+    )
 
 
 def test_products_are_counted_by_shape_forward_and_backward() -> None:
@@ -68,16 +83,7 @@ def test_random_state_is_left_alone() -> None:
 
 def test_the_flops_of_an_epoch_are_those_of_its_products_and_pulls(tmp_path) -> None:  # type: ignore[no-untyped-def]
     store = store_of(small_graph(num_nodes=70, num_edges=400), tmp_path / "graph")
-    problem = PlanningProblem(
-        program=lower(GCN(5, 8, 2, 3), num_features=5, weighted=False),
-        store=store,
-        budget_bytes=2**20,
-        compute_tier="ram",
-        storage_tiers=(StorageTier(name="arrow"),),
-        threads=1,
-        training=True,
-        evaluation=False,
-    )
+    problem = problem_of(store)
     edges = store.info.num_edges
     for blocks in problem.choices:
         forward_and_weights = 2 * 2 * 70 * (5 * 8 + 8 * 3)
@@ -91,3 +97,15 @@ def test_the_flops_of_an_epoch_are_those_of_its_products_and_pulls(tmp_path) -> 
         assert sum(f.total_bytes for f in retaining.fields.values()) == 4 * 70 * 8 + sum(
             f.total_bytes for f in recomputing.fields.values()
         )
+
+
+def test_hidden_values_that_are_put_together_from_slices_take_workspace(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    store = store_of(small_graph(num_nodes=70, num_edges=400), tmp_path / "graph", chunk_rows=4 * ALIGNED_ROWS)
+    problem = problem_of(store)
+    segment = problem.program.segments[0].retaining
+    assert segment is not None
+    whole, joined = (problem._phase_cost("backward", segment, joined=joined) for joined in (False, True))
+    copied = [*segment.inputs, *segment.hidden]
+    assert segment.hidden
+    widths = sum(problem.program.widths[name] for name in copied)
+    assert joined.workspace_bytes - whole.workspace_bytes == 4 * store.info.chunk_rows * widths
