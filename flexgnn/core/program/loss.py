@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-TRAIN, VALIDATION, TEST = 1, 2, 4
+from flexgnn.core.compiling import compiled
+from flexgnn.core.tier import Array
+
+_FLAGS = TRAIN, VALIDATION, TEST = 1, 2, 4
 """Bit flags of a node's split."""
+
+_IGNORED = -100
+"""In the place of a label: the node has no part in the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +43,8 @@ def tile_loss(logits: Tensor, labels: Tensor, split: Tensor, num_training: int) 
     chosen = (split & TRAIN) != 0
     with torch.enable_grad():
         if labels.ndim == 1:
-            total = cross_entropy(leaf[chosen], labels[chosen], reduction="sum") / num_training
+            targets = torch.where(chosen, labels, _IGNORED)  # cheaper than to choose rows
+            total = cross_entropy(leaf, targets, ignore_index=_IGNORED, reduction="sum") / num_training
         else:
             count = num_training * labels.shape[1]
             total = binary_cross_entropy_with_logits(leaf[chosen], labels[chosen], reduction="sum") / count
@@ -49,6 +57,26 @@ def count_correct(logits: Tensor, labels: Tensor, split: Tensor) -> tuple[int, i
 
     A decision is the class of a node, or with several labels a node, each of its labels.
     """
-    right = logits.argmax(dim=1) == labels if labels.ndim == 1 else (logits > 0) == (labels > 0.5)
-    train, validation, test = (int(right[(split & flag) != 0].sum()) for flag in (TRAIN, VALIDATION, TEST))
+    if labels.ndim == 1:
+        counts = np.zeros(TRAIN + VALIDATION + TEST + 1, dtype=np.int64)
+        _count_right(logits.numpy(), labels.numpy(), split.numpy(), counts)
+        train, validation, test = (sum(int(c) for s, c in enumerate(counts) if s & f) for f in _FLAGS)
+        return train, validation, test
+    right = (logits > 0) == (labels > 0.5)
+    train, validation, test = (int(right[(split & flag) != 0].sum()) for flag in _FLAGS)
     return train, validation, test
+
+
+@compiled(boundscheck=False)
+def _count_right(logits: Array, labels: Array, split: Array, counts: Array) -> None:
+    """Count the rows whose label is the first of their largest logits, by the flags in ``split``."""
+    for r in range(labels.shape[0]):
+        label = labels[r]
+        if label < 0:
+            continue
+        chosen, larger = logits[r, label], 0
+        for c in range(label):
+            larger += not logits[r, c] < chosen
+        for c in range(label + 1, logits.shape[1]):
+            larger += not logits[r, c] <= chosen
+        counts[split[r]] += larger == 0

@@ -44,3 +44,9 @@ def test_right_decisions_are_counted_by_split() -> None:
     assert count_correct(logits, labels, split) == (2, 1, 1)
     several = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     assert count_correct(logits - 0.5, several, split) == (3, 2, 3)
+
+
+def test_of_equal_logits_the_first_decides_and_an_undefined_one_is_never_right() -> None:
+    logits = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, float("nan")], [float("nan"), 0.0]])
+    labels, split = torch.tensor([0, 1, 0, 0]), torch.full((4,), TRAIN).byte()
+    assert count_correct(logits, labels, split) == (1, 0, 0)
