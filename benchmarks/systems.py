@@ -58,6 +58,8 @@ class Task:
     hidden: int = 128
     budget_bytes: int | None = None
     """Of FlexGNN's compute tier; None: what is free."""
+    storage_dtype: str = "float32"
+    """Of what FlexGNN's steps leave for each other."""
 
     def build(self, store: GraphStore) -> torch.nn.Module:
         """The model, with the same parameters in every process."""
@@ -195,7 +197,14 @@ def serve_pyg(name: str, task: Task, wait: Callable[[], None], answer: Callable[
 def make_trainer(task: Task, model: torch.nn.Module, store: GraphStore, *listeners: Listener) -> Trainer:
     """FlexGNN's, as the task says."""
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
-    return Trainer(model, store, optimizer, device_memory=task.budget_bytes, listeners=listeners)
+    return Trainer(
+        model,
+        store,
+        optimizer,
+        device_memory=task.budget_bytes,
+        storage_dtype=task.storage_dtype,
+        listeners=listeners,
+    )
 
 
 def needed_bytes(task: Task) -> int:
