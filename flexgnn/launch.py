@@ -18,7 +18,7 @@ from torch_geometric.data.storage import GlobalStorage
 
 from flexgnn.core.errors import ConfigError, GraphError
 from flexgnn.core.graph.order import NodeOrder
-from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.graph.store import GraphInfo, GraphStore
 from flexgnn.core.program.rewrites import all_but
 from flexgnn.core.runtime.events import Listener
 from flexgnn.core.runtime.trainer import Trainer
@@ -39,9 +39,11 @@ class RunConfig:
     """Width of hidden layers."""
     dropout: float
     learning_rate: float
+    norm: str | None = None
+    """Of hidden layers, one of :data:`~flexgnn.models.NORMS`."""
     epochs: int
     eval_every: int
-    """Epochs from one evaluation to the next, where dropout makes evaluation a pass of its own."""
+    """Epochs from one evaluation to the next, where dropout or a batch norm makes evaluation a pass of its own."""
     planner: str
     plan: str | None
     """File of a saved plan to follow."""
@@ -79,10 +81,17 @@ def open_graph(dataset: str) -> GraphStore:
     return GraphStore.open(dataset) if Path(dataset).exists() or "/" in dataset else load_dataset(dataset)
 
 
+def configured_model(config: RunConfig, info: GraphInfo) -> torch.nn.Module:
+    """The model of ``config`` for the graph of ``info``, initialised from torch's random state."""
+    return build_model(
+        config.model, info, layers=config.layers, hidden=config.hidden, dropout=config.dropout, norm=config.norm
+    )
+
+
 def make_trainer(config: RunConfig, store: GraphStore, listeners: tuple[Listener, ...] = ()) -> Trainer:
     """A trainer for ``config``: seeds torch, builds the model, and Adam over its parameters."""
     torch.manual_seed(config.seed)
-    model = build_model(config.model, store.info, layers=config.layers, hidden=config.hidden, dropout=config.dropout)
+    model = configured_model(config, store.info)
     return Trainer(
         model,
         store,

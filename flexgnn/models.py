@@ -11,11 +11,16 @@ from flexgnn.core.graph.store import GraphInfo
 MODELS = {"gcn": GCN, "gin": GIN, "sage": GraphSAGE}
 """By the name of ``--model``."""
 
+NORMS = ("batch_norm", "graph_norm", "instance_norm", "layer_norm")
+"""Accepted by ``--norm``: as PyG names them, with its defaults."""
 
-def build_model(name: str, info: GraphInfo, *, layers: int, hidden: int, dropout: float) -> torch.nn.Module:
+
+def build_model(
+    name: str, info: GraphInfo, *, layers: int, hidden: int, dropout: float, norm: str | None = None
+) -> torch.nn.Module:
     """A model for the graph of ``info``, initialised from torch's random state.
 
-    It has ``layers`` layers of width ``hidden``.
+    It has ``layers`` layers of width ``hidden``, with one of :data:`NORMS` between them where ``norm`` names it.
 
     Raises:
         ConfigError: if a setting is not accepted.
@@ -26,7 +31,9 @@ def build_model(name: str, info: GraphInfo, *, layers: int, hidden: int, dropout
         raise ConfigError(f"layers ({layers}) and hidden ({hidden}) must be at least 1.")
     if not 0 <= dropout < 1:
         raise ConfigError(f"The dropout {dropout} is not accepted: give a share from 0 up to, not including, 1.")
+    if norm is not None and norm not in NORMS:
+        raise ConfigError(f"There is no norm {norm!r}. There are: {', '.join(NORMS)}.")
     model: torch.nn.Module = MODELS[name](
-        info.num_features, hidden, num_layers=layers, out_channels=info.num_classes, dropout=dropout
+        info.num_features, hidden, num_layers=layers, out_channels=info.num_classes, dropout=dropout, norm=norm
     )
     return model

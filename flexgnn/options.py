@@ -14,6 +14,7 @@ from flexgnn.core.plan.stored_types import STORAGE_DTYPES
 from flexgnn.core.program.rewrites import ALL_REWRITES
 from flexgnn.core.tier_spec import DEFAULT_BACKEND, FORM
 from flexgnn.launch import RunConfig
+from flexgnn.models import NORMS
 
 
 def run_config(
@@ -23,9 +24,12 @@ def run_config(
     layers: Annotated[int, Option(help="Layers of the model.")] = 3,
     hidden: Annotated[int, Option(help="Width of hidden layers.")] = 128,
     dropout: Annotated[float, Option(help="Share of hidden values dropped in training.")] = 0.3,
+    norm: Annotated[
+        str | None, Option(help=f"Norm after each hidden layer: {', '.join(NORMS)}. Without: none.")
+    ] = None,
     learning_rate: Annotated[float, Option("--lr", help="Learning rate of Adam.")] = 0.01,
     epochs: Annotated[int, Option(help="Epochs to train.")] = 30,
-    eval_every: Annotated[int, Option(help="With dropout: epochs from one evaluation to the next.")] = 1,
+    eval_every: Annotated[int, Option(help="With dropout or batch norms: epochs from one evaluation to the next.")] = 1,
     planner: Annotated[str, Option(help="Name of a planner.")] = "greedy",
     storage_dtype: Annotated[
         str,

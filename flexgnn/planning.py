@@ -20,8 +20,7 @@ from flexgnn.core.program.lower import lower
 from flexgnn.core.program.rewrites import all_but
 from flexgnn.core.sizes import parse_size
 from flexgnn.core.tier_spec import TierSpec, parse_pairs, tier_specs
-from flexgnn.launch import RunConfig
-from flexgnn.models import build_model
+from flexgnn.launch import RunConfig, configured_model
 
 
 def plan_for(config: RunConfig, graph: GraphStore | PaperGraph, machine: MachineProfile) -> Plan:
@@ -32,7 +31,7 @@ def plan_for(config: RunConfig, graph: GraphStore | PaperGraph, machine: Machine
         ConfigError, PluginError: if a setting is not accepted.
     """
     torch.manual_seed(config.seed)
-    model = build_model(config.model, graph.info, layers=config.layers, hidden=config.hidden, dropout=config.dropout)
+    model = configured_model(config, graph.info)
     info, rewrites = graph.info, all_but(config.no_rewrite or [])
     program = lower(model, num_features=info.num_features, weighted=info.weighted, rewrites=rewrites)
     specs = tier_specs(
@@ -52,7 +51,7 @@ def plan_for(config: RunConfig, graph: GraphStore | PaperGraph, machine: Machine
         storage_dtype=check_storage_dtype(config.storage_dtype),
         threads=rates.threads,
         training=True,
-        evaluation=program.random,
+        evaluation=program.evaluates_apart,
         rates=Rates(compute=rates),
     )
     planner = load_plugins().planner(config.planner)()

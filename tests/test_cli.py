@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_model
 from torch_geometric.data import Data
+from torch_geometric.nn import GraphSAGE
 
 import flexgnn
 from flexgnn import GraphStore
 from flexgnn.cli import main
+from flexgnn.models import NORMS
 from flexgnn.testing import mounted_disk
 from tests.graphs import small_graph, store_of
 from tests.machine import keep_stated_profile
@@ -109,6 +112,21 @@ def test_a_recorded_run_can_be_reported_and_predicts(run: Run, graph: Path, tmp_
     assert "is not empty" in refused(run, "run", "--dataset", graph, "--output", output)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_model_with_norms_is_planned_trained_and_restored_with_its_statistics(
+    norm: str, run: Run, graph: Path, tmp_path: Path
+) -> None:
+    options = ("--dataset", graph, "--hidden", 8, "--norm", norm, "--model", "sage", "--dropout", 0)
+    assert "loss of stage 4" in run("plan", *options, "-o", tmp_path / "plan.json").stdout
+    run("run", *options, "--epochs", 2, "--plan", tmp_path / "plan.json", "--output", tmp_path / "out")
+    run("predict", tmp_path / "out", "-o", tmp_path / "logits.npy")
+    data, model = small_graph(), GraphSAGE(5, 8, 3, 3, norm=norm)
+    load_model(model, tmp_path / "out" / "model.safetensors")
+    with torch.no_grad():
+        expected = model.eval()(data.x, data.edge_index)
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_plan_shows_and_saves_without_training(run: Run, graph: Path, tmp_path: Path) -> None:
     shown = run("plan", "--dataset", graph, "--hidden", 8, "-o", tmp_path / "plan.json").stdout
     assert "loss of stage 2" in shown
@@ -175,6 +193,7 @@ def test_import_and_generate_make_stores(run: Run, tmp_path: Path) -> None:
         ("--dataset", "wordnot", "wordnet"),
         ("--dataset", "/nowhere/graph", "no graph store at /nowhere/graph"),
         ("--model", "gat", "gcn, gin, sage"),
+        ("--norm", "batchnorm", "batch_norm, graph_norm, instance_norm, layer_norm"),
         ("--planner", "ilq", "greedy"),
         ("--no-rewrite", "folding", "order, fold, fuse, gradients"),
         ("--storage-dtype", "bf16", "float32 and bfloat16 are accepted"),

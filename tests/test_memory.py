@@ -30,7 +30,8 @@ def anonymous_bytes():
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
 
 store = GraphStore.open(sys.argv[1])
-model = {"gcn": GCN, "sage": GraphSAGE}[sys.argv[2]](store.info.num_features, 128, 3, store.info.num_classes)
+name, _, norm = sys.argv[2].partition(" ")
+model = {"gcn": GCN, "sage": GraphSAGE}[name](128, 128, 3, store.info.num_classes, norm=norm or None)
 trainer = Trainer(model, store, torch.optim.Adam(model.parameters()), device_memory=int(sys.argv[3]))
 gc.collect()
 before = peak = anonymous_bytes()
@@ -59,9 +60,11 @@ def large_store(tmp_path_factory: pytest.TempPathFactory) -> GraphStore:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc")
-@pytest.mark.parametrize("name", ["gcn", "sage"])
+@pytest.mark.parametrize("name", ["gcn", "sage", "gcn batch_norm"])
 def test_anonymous_memory_grows_by_no_more_than_budget_and_fixed_cost(name: str, large_store: GraphStore) -> None:
-    model = {"gcn": GCN, "sage": GraphSAGE}[name](128, 128, 3, large_store.info.num_classes)
+    model_name, _, norm = name.partition(" ")
+    classes = large_store.info.num_classes
+    model = {"gcn": GCN, "sage": GraphSAGE}[model_name](128, 128, 3, classes, norm=norm or None)
     in_memory = Trainer(model, large_store, torch.optim.Adam(model.parameters())).plan.projected_peak_bytes
     budget = in_memory // 8
     arguments = [str(large_store.path), name, str(budget)]

@@ -49,7 +49,7 @@ def random_problem(random: np.random.Generator) -> PlanningProblem:
         storage_tiers=(StorageTier(name="ssd", rates=_tier_rates(random)),),
         threads=compute.threads,
         training=True,
-        evaluation=program.random,
+        evaluation=program.evaluates_apart,
         rates=Rates(compute=compute, store=_tier_rates(random)),
     )
     needed = needed_bytes(problem)

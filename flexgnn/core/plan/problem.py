@@ -18,6 +18,7 @@ from flexgnn.core.plan.counting import PullCounts, count_pulls
 from flexgnn.core.plan.decisions import Recomputed
 from flexgnn.core.plan.locality import Locality, measure_locality
 from flexgnn.core.plan.machines import laptop_rates
+from flexgnn.core.plan.moments import differentiated_moments, moments_work
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
 from flexgnn.core.plan.paper import PaperGraph
 from flexgnn.core.plan.placement import StorageTier, place, stored_parts
@@ -31,6 +32,7 @@ from flexgnn.core.plan.work import LossWork, Work, tile_work
 from flexgnn.core.plan.workload import PhaseKind, Workload
 from flexgnn.core.plan.workspace import bytes_for_rows, measured_bytes
 from flexgnn.core.program.loss import count_correct, tile_loss
+from flexgnn.core.program.moments import moments_gradient
 from flexgnn.core.program.program import Program, RowContext, Segment
 from flexgnn.core.program.segments import NamedTensors, run_backward, run_forward
 
@@ -239,6 +241,8 @@ class PlanningProblem:
         beside = 4 * rows * sum(widths[name] for name in self.program.segments[segment.stage].outputs)
         copied = joined or self.store.info.chunk_rows % ALIGNED_ROWS
         read = (*segment.inputs, *segment.hidden) if kind == "backward" else segment.inputs
+        if kind == "backward":
+            read = (*read, *(name for name in segment.outputs if differentiated_moments(self.program, name)))
         beside += 4 * rows * sum(widths[name] for name in read if copied or name in self._rounded)
         if self._rounded:  # One of them at a time is on its way: read in slices, or scaled before it is written.
             beside += 4 * rows * max(widths[name] for name in (*segment.inputs, *segment.outputs))
@@ -247,6 +251,7 @@ class PlanningProblem:
     def _tile_work(self, segment: Segment, kind: PhaseKind, rows: int) -> Work:
         """What ``kind`` computes on a tile of ``rows``; the loss is not among its operators."""
         work = tile_work(lambda r: self._prepared(segment, kind, r, torch.empty_like), rows)
+        work += moments_work(self.program, segment.stage, kind, rows)
         if kind != "loss":
             return work
         columns, multi_label = self.program.widths[self.program.logits], self.store.info.multi_label
@@ -259,6 +264,7 @@ class PlanningProblem:
         """A tile of zeros as a step of ``kind`` runs it: what is left to do once its inputs are there."""
         program = self.program
         values = {name: torch.zeros(rows, program.widths[name]) for name in (*segment.inputs, *segment.hidden)}
+        values |= {moment.name: torch.ones(2, moment.width) for moment in program.moments}
         context = RowContext(start=0, seed=0, epoch=0, training=kind != "evaluate")
         if kind in ("forward", "evaluate"):
             return lambda: self._evaluate(segment, values, context, kind)
@@ -267,7 +273,11 @@ class PlanningProblem:
             if kind == "loss":
                 return {program.logits: loss_gradient(outputs[program.logits])}
             needed = [name for name in segment.outputs if name in program.needs_grad]
-            return {name: torch.empty(rows, program.widths[name]) for name in needed}
+            found = {name: torch.empty(rows, program.widths[name]) for name in needed}
+            for name, total in found.items():
+                for moment in differentiated_moments(program, name):
+                    total.add_(moments_gradient(torch.zeros_like(total), values[moment.name], values[moment.name]))
+            return found
 
         return lambda: run_backward(segment, values, context, program.needs_grad, gradients_of)
 

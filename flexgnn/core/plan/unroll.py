@@ -9,6 +9,7 @@ from flexgnn.core.graph.store import GraphInfo
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.decisions import Recomputed
 from flexgnn.core.plan.locality import Locality
+from flexgnn.core.plan.moments import differentiated_moments, moments_made
 from flexgnn.core.plan.names import (
     EVALUATION,
     LABELS,
@@ -330,7 +331,7 @@ class Unroller:
             writes += [self._add(value, width) for value, width in retained.hidden.items()]
         if kind == "evaluate" and stage == program.last_stage and program.labelled:
             reads += [LABELS, SPLIT]
-        if writes or stage == program.last_stage:
+        if writes or stage == program.last_stage or moments_made(program, stage, kind):
             self._append(kind, stage, reads, pulls, writes)
 
     def _publish(self, value: str, prefix: str, reads: list[str]) -> list[str]:
@@ -389,6 +390,7 @@ class Unroller:
                 # Which inputs reached the maximum is seen by comparing them with it.
                 reads += [value] if aggregation.reduce == "max" else []
             reads += [partial_gradient_name(value, s.stage) for s in local_consumers(program, value, stage)]
+            reads += [value] if differentiated_moments(program, value) else []
         reads += [
             ties_name(a) for a in program.aggregations_at(stage) if a.reduce == "max" and a.input in program.needs_grad
         ]

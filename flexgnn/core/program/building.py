@@ -40,6 +40,9 @@ def build_segment(
     inputs = {node: cut.input_name(node, stage, facts) for node in graph.nodes if node in part.inputs}
     for node, name in inputs.items():
         copies[node] = local.placeholder(name)
+    moments = {node: cut.moment_names[node] for node in graph.nodes if node in part.moments}
+    for node, name in moments.items():
+        copies[node] = local.placeholder(name)
     rows = local.placeholder(ROWS)
     for node in graph.nodes:
         if node in part.body:
@@ -49,7 +52,10 @@ def build_segment(
     local_facts = _local_facts(root, local, {copies[node]: facts[node] for node in copies}, needs_grad)
     simplify(root, local, local_facts)
     return _Builder(root, local, local_facts, stage).build(
-        inputs=tuple(inputs.values()), outputs=outputs, last=stage == len(cut.parts) - 1
+        inputs=tuple(inputs.values()),
+        moments=tuple(moments.values()),
+        outputs=outputs,
+        last=stage == len(cut.parts) - 1,
     )
 
 
@@ -59,12 +65,15 @@ class _Builder:
     def __init__(self, root: torch.nn.Module, graph: Graph, facts: dict[Node, Fact], stage: int) -> None:
         self._root, self._graph, self._facts, self._stage = root, graph, facts, stage
 
-    def build(self, inputs: tuple[str, ...], outputs: dict[str, Node], *, last: bool) -> Segment:
+    def build(
+        self, *, inputs: tuple[str, ...], moments: tuple[str, ...], outputs: dict[str, Node], last: bool
+    ) -> Segment:
         """``outputs`` are nodes of the graph, by name; gradients of the ``last`` segment's depend on their values."""
         gradients, read = derivative(self._root, self._graph, self._facts, list(outputs), sees_outputs=last)
         plain = Segment(
             stage=self._stage,
             inputs=inputs,
+            moments=moments,
             outputs=tuple(outputs),
             run=_runner(self._forward(outputs)),
             parameters=parameters_of(self._root, self._graph),
@@ -96,7 +105,7 @@ class _Builder:
         reuse_memory(graph)
         module = GraphModule(self._root, graph, class_name=f"Segment{self._stage}")
         inputs = [node for node in self._graph.nodes if node.op == "placeholder" and node.target != ROWS]
-        _verify_rows(module, self._stage, [(self._facts[node].shape or ())[1] for node in inputs])
+        _verify_rows(module, self._stage, [self._facts[node] for node in inputs])
         return module
 
 
@@ -124,18 +133,21 @@ def _runner(module: GraphModule) -> Callable[[Sequence[Tensor], RowContext], tup
     return run
 
 
-def _verify_rows(module: GraphModule, stage: int, widths: Sequence[int]) -> None:
+def _verify_rows(module: GraphModule, stage: int, operands: Sequence[Fact]) -> None:
     """Run a segment on a few rows together and one by one: a second guard, beside the check of each operation.
 
+    ``operands`` are facts of its inputs and moments.
     In float64, where rounding can't be mistaken for a dependence between rows.
     """
     double = copy.deepcopy(module).double()
     generator = torch.Generator().manual_seed(stage)
-    inputs = [torch.randn(PROBE_ROWS, width, generator=generator, dtype=torch.float64) for width in widths]
+    drawn = [torch.randn(fact.shape or (), generator=generator, dtype=torch.float64) for fact in operands]
+    inputs = [values if fact.has_rows else values.abs() for values, fact in zip(drawn, operands, strict=True)]
     with torch.no_grad():
         together = double(*inputs, EVALUATION)
         for row in range(PROBE_ROWS):
-            alone = double(*(values[row : row + 1] for values in inputs), EVALUATION)
+            single_row = zip(inputs, operands, strict=True)
+            alone = double(*(v[row : row + 1] if fact.has_rows else v for v, fact in single_row), EVALUATION)
             for whole, single in zip(together, alone, strict=True):
                 if not torch.allclose(whole[row : row + 1], single, rtol=1e-6, atol=1e-9, equal_nan=True):
                     raise LoweringError(

@@ -25,6 +25,9 @@ from flexgnn.core.program.row_functions import (
     plus_product,
     product_of_rows,
     relu_gradient,
+    scaled_columns,
+    standardized,
+    standardized_gradient,
     sum_of_rows,
 )
 from flexgnn.core.program.row_local import Fact
@@ -240,6 +243,15 @@ def _plus(d: _Differentiation, node: Node, gradient: Node) -> bool:
     return True
 
 
+def _standardized(d: _Differentiation, node: Node, gradient: Node) -> bool:
+    x, affine = node.all_input_nodes
+    if d.needs(affine):
+        d.give(affine, d.emit(standardized_gradient, gradient, d.value(x), d.value(affine)))
+    if d.needs(x):
+        d.give(x, d.emit(scaled_columns, gradient, d.value(affine)))
+    return True
+
+
 def _plus_bias(d: _Differentiation, node: Node, gradient: Node) -> bool:
     d.give(node.args[0], gradient)
     if d.needs(node.args[1]):
@@ -280,6 +292,7 @@ _RULES: dict[Any, Callable[[_Differentiation, Node, Node], bool]] = {
     plus_product: _plus_product,
     plus: _plus,
     plus_bias: _plus_bias,
+    standardized: _standardized,
     torch.relu: _relu,
     dropout: _dropout,
     operator.getitem: _item,

@@ -87,7 +87,7 @@ def folding_program(program: Program, folded: Folded, columns: range) -> Program
         ),
         widths={**stored, **dict.fromkeys({source, _AGGREGATED, _OUTPUT}, len(columns))},
         needs_grad=frozenset(),
-        random=False,
+        evaluates_apart=False,
         folded=program.folded,
         labelled=False,
     )

@@ -19,7 +19,8 @@ from torch.nn import functional
 from flexgnn.core.program.convs import AGGREGATION
 from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.modules import is_in_place, out_of_place
-from flexgnn.core.program.refusals import operation, refuse
+from flexgnn.core.program.norms import tracked_affine
+from flexgnn.core.program.refusals import locate, operation, refuse
 from flexgnn.core.program.trace import IN_PLACE_OPERATORS
 
 ROWS = "rows"
@@ -52,6 +53,8 @@ def functionalize(root: torch.nn.Module, graph: Graph, *, training: bool) -> Gra
         functionalizer.visit(node)
     for node in reversed(functionalizer.graph.nodes):
         if not node.users and node.op not in ("placeholder", "output"):
+            if node.target is tracked_affine:
+                raise refuse(locate(node), "keeps running statistics of what nothing uses", "leave it out of forward")
             functionalizer.graph.erase_node(node)
     return functionalizer.graph
 
@@ -118,6 +121,10 @@ class _Functionalizer:
         arguments = _bind(function, node)
         if function is functional.dropout:
             self._drop(node, arguments["p"], arguments["training"], arguments["inplace"])
+        elif function is tracked_affine:
+            self._compute(node)
+            assert self.rows is not None, "made before the first operation"
+            self.cells[node].value.args += (self.rows,)
         elif function in IN_PLACE_OPERATORS:
             self._overwrite(node, target=IN_PLACE_OPERATORS[function])
         elif arguments.get("inplace") is True:

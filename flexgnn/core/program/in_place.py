@@ -23,6 +23,10 @@ from flexgnn.core.program.row_functions import (
     product_of_rows,
     relu_gradient,
     relu_gradient_,
+    scaled_columns,
+    scaled_columns_,
+    standardized,
+    standardized_gradient,
     sum_of_rows,
 )
 
@@ -32,14 +36,27 @@ _TWINS: dict[Any, Callable[..., Any]] = {
     plus_bias: plus_bias_,
     plus_product: plus_product_,
     relu_gradient: relu_gradient_,
+    scaled_columns: scaled_columns_,
     dropout: dropout_,
 }
 """By function: one that computes the same, in the memory of its first argument."""
 
-_FRESH = frozenset((functional.linear, torch.mm, torch.relu, plus, plus_bias, plus_product, relu_gradient))
+_FRESH = frozenset(
+    (
+        functional.linear,
+        torch.mm,
+        torch.relu,
+        plus,
+        plus_bias,
+        plus_product,
+        relu_gradient,
+        scaled_columns,
+        standardized,
+    )
+)
 """Functions whose result has memory of its own, which is for their users to write over."""
 
-_COPYING = _FRESH | {product_of_rows, sum_of_rows}
+_COPYING = _FRESH | {product_of_rows, standardized_gradient, sum_of_rows}
 """Functions whose result shares no memory with what they read. Out of training, that of dropout does."""
 
 

@@ -11,8 +11,9 @@ from flexgnn.core.program.building import build_segment
 from flexgnn.core.program.convs import AGGREGATION
 from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.functional import functionalize, same_computation
+from flexgnn.core.program.norms import tracked_affine
 from flexgnn.core.program.partition import Partition, partition
-from flexgnn.core.program.program import Aggregation, Program, is_stored
+from flexgnn.core.program.program import Aggregation, Moment, Program, RunningStatistics, is_stored
 from flexgnn.core.program.refusals import refuse
 from flexgnn.core.program.rewrites import ALL_REWRITES, Rewritten, checked_rewrites, rewrite
 from flexgnn.core.program.row_local import Fact
@@ -56,7 +57,7 @@ def _assemble(root: torch.nn.Module, graph: Graph, rewritten: Rewritten, rewrite
     cut = partition(graph, facts)
     widths, with_gradients = _values(cut, facts)
     computed = frozenset(name for name in widths if not is_stored(name))
-    needs_grad = with_gradients if "gradients" in rewrites else computed
+    needs_grad = with_gradients if "gradients" in rewrites else computed | with_gradients
     segments = [build_segment(root, graph, cut, stage, facts, needs_grad) for stage in range(len(cut.parts))]
     hidden = {name: width for s in segments if s.retaining for name, width in s.retaining.hidden.items()}
     return Program(
@@ -64,7 +65,9 @@ def _assemble(root: torch.nn.Module, graph: Graph, rewritten: Rewritten, rewrite
         aggregations=tuple(_aggregation(node, cut, facts) for node in cut.aggregations),
         widths=widths | hidden,
         needs_grad=needs_grad,
-        random=any(node.target is dropout for part in cut.parts for node in part.body),
+        evaluates_apart=any(n.target in (dropout, tracked_affine) for part in cut.parts for n in part.body),
+        moments=tuple(_moment(node, cut, facts) for node in cut.moments),
+        running=tuple(_running(root, graph, cut)),
         folded=rewritten.folded,
         fused="fuse" in rewrites,
         rewrites=(*rewritten.notes, *_notes(rewrites, sorted(computed - needs_grad))),
@@ -82,7 +85,27 @@ def _notes(rewrites: frozenset[str], without_gradient: Sequence[str]) -> Iterato
 def _values(cut: Partition, facts: dict[Node, Fact]) -> tuple[dict[str, int], frozenset[str]]:
     named = [*cut.names.items(), *cut.aggregation_names.items()]
     widths = {name: shape[1] for node, name in named if (shape := facts[node].shape) is not None}
-    return widths, frozenset(name for node, name in named if facts[node].needs_grad)
+    return widths, frozenset(name for node, name in [*named, *cut.moment_names.items()] if facts[node].needs_grad)
+
+
+def _moment(node: Node, cut: Partition, facts: dict[Node, Fact]) -> Moment:
+    value = node.all_input_nodes[0]
+    return Moment(
+        name=cut.moment_names[node],
+        value=cut.names[value],
+        stage=(facts[node].stage or 0) - 1,
+        width=(facts[value].shape or ())[1],
+        in_evaluation=any(user.target is not tracked_affine for user in node.users),
+    )
+
+
+def _running(root: torch.nn.Module, graph: Graph, cut: Partition) -> Iterator[RunningStatistics]:
+    """In the order in which a forward pass of the model would update them."""
+    for node in graph.nodes:
+        if node.target is tracked_affine:
+            moments, mean = node.all_input_nodes[:2]
+            norm = root.get_submodule(str(mean.target).rpartition(".")[0])
+            yield RunningStatistics(norm=norm, moment=cut.moment_names[moments])
 
 
 def _aggregation(node: Node, cut: Partition, facts: dict[Node, Fact]) -> Aggregation:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch_geometric.nn.norm import LayerNorm as PyGLayerNorm
 
+from flexgnn.core.program.norms import GLOBAL_NORMS
 from flexgnn.core.program.refusals import describe, refuse
 
 _ELEMENTWISE: tuple[type, ...] = (
@@ -48,16 +49,14 @@ _RULES: dict[type, Callable[[Any, int], Problem]] = {
     **dict.fromkeys((nn.LayerNorm, nn.RMSNorm), _over_trailing),
 }
 
-_NODE_NORM = 'use torch.nn.LayerNorm, or norm=\'layer_norm\' with norm_kwargs={"mode": "node"}'
+_NORMS = f"use torch.nn.LayerNorm, or one of {', '.join(GLOBAL_NORMS)}, not a subclass"
 
 
 def _why_not(module: nn.Module) -> tuple[str, str]:
     """Reason and remedy for a module that is not on the list."""
     cls = type(module)
-    if isinstance(module, PyGLayerNorm):
-        return "normalises over all nodes (mode='graph')", 'use norm_kwargs={"mode": "node"}'
     if "norm" in cls.__module__:
-        return "takes its statistics over more than one row, which FlexGNN can't do block by block yet", _NODE_NORM
+        return "is a norm that FlexGNN can't lower", _NORMS
     if "dropout" in cls.__name__.lower() or isinstance(module, nn.RReLU):
         return "draws random numbers that FlexGNN can't draw again for a part of the rows", "use Dropout or LeakyReLU"
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
@@ -74,8 +73,7 @@ def check_module_class(module: nn.Module, path: str) -> None:
     Raises:
         LoweringError: with the module's path and class, the reason, and what to use instead.
     """
-    graph_mode = isinstance(module, PyGLayerNorm) and module.mode != "node"
-    if graph_mode or type(module) not in (*_RULES, *_FOLDED):
+    if type(module) not in (*_RULES, *_FOLDED):
         raise refuse(describe(path, type(module)), *_why_not(module))
 
 

@@ -3,9 +3,10 @@
 Shape legend: N nodes, R rows of a tile, D width.
 
 Stage ``k`` of a program is: the aggregations whose result first exists at stage ``k``, then segment ``k``,
-which sees only a node's own rows. Stage 0 has no aggregation. A value is an N x D tensor named by text:
-``"x"`` (the input features), a folded aggregation of them, an aggregation's output, or a segment's output. A segment
-reads values of its own stage's aggregations and of earlier stages; the last segment's only output is the logits.
+which sees only a node's own rows, and moments of values of earlier stages. Stage 0 has no aggregation. A value is an
+N x D tensor named by text: ``"x"`` (the input features), a folded aggregation of them, an aggregation's output, or a
+segment's output. A segment reads values of its own stage's aggregations and of earlier stages; the last segment's only
+output is the logits.
 """
 
 from __future__ import annotations
@@ -57,6 +58,31 @@ class Aggregation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Moment:
+    """The mean and the variance of each column of a value over all rows: 2 x D, without rows of its own.
+
+    Segments of later stages than ``stage`` may read it.
+    """
+
+    name: str
+    value: str
+    """A stored one, or an output of segment ``stage``."""
+    stage: int
+    width: int
+    """D of ``value``."""
+    in_evaluation: bool
+    """Whether evaluation reads it too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningStatistics:
+    """Running statistics that an epoch of training updates, as buffers of the user's own module."""
+
+    norm: torch.nn.Module
+    moment: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Folded:
     """An aggregation of a stored value, which is the same in every epoch: computed once, and stored as well."""
 
@@ -86,23 +112,31 @@ class RowContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A row-local function: row i of every output needs only row i of the inputs."""
+    """A row-local function: row i of every output needs only row i of the inputs, and moments."""
 
     stage: int
     inputs: tuple[str, ...]
+    """Values."""
     outputs: tuple[str, ...]
     run: Callable[[Sequence[Tensor], RowContext], tuple[Tensor, ...]]
-    """Inputs, each R x D, in the order of ``inputs``, to outputs in the order of ``outputs``. Never writes to its
-    inputs. An output may be one of the inputs itself, or share its memory."""
+    """What :attr:`operands` names, inputs R x D and moments 2 x D, to outputs in the order of ``outputs``. Never writes
+    to its inputs. An output may be one of the inputs itself, or share its memory."""
+    moments: tuple[str, ...] = ()
+    """Those that it reads."""
     parameters: tuple[torch.nn.Parameter, ...] = ()
     """The trainable parameters that it uses: the user's own objects."""
     differentiate: Callable[..., list[Tensor | None]] | None = None
-    """Gradients from inputs and :attr:`hidden`; see :func:`~flexgnn.core.program.derivative.derivative`. None: it has
-    none."""
+    """Gradients from :attr:`operands` and :attr:`hidden`; see :func:`~flexgnn.core.program.derivative.derivative`.
+    None: it has none."""
     hidden: Mapping[str, int] = field(default_factory=dict)
     """Those of the outputs that its derivative reads beside the inputs, and the width D of each."""
     retaining: Segment | None = None
     """The same with further outputs, its hidden values: its derivative has no matrix product to compute again."""
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """What :attr:`run` takes: inputs, then moments."""
+        return (*self.inputs, *self.moments)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +150,13 @@ class Program:
     widths: dict[str, int]
     """D of every value."""
     needs_grad: frozenset[str]
-    """The values that depend on a trainable parameter."""
-    random: bool
-    """Whether a segment draws random numbers in training (dropout above 0)."""
+    """The values and moments that depend on a trainable parameter."""
+    evaluates_apart: bool
+    """Whether segments compute something else in training than in evaluation: dropout, or batch norms."""
+    moments: tuple[Moment, ...] = ()
+    """In order of stage."""
+    running: tuple[RunningStatistics, ...] = ()
+    """In the order of their updates."""
     folded: tuple[Folded, ...] = ()
     """What segments read instead of computing it. Each comes after what it is made from."""
     fused: bool = True
@@ -144,6 +182,7 @@ class Program:
     @property
     def signature(self) -> str:
         """A hash of what plans depend on: equal for models of the same shape after the same rewrites."""
-        parts = [self.widths, self.aggregations, self.folded, sorted(self.needs_grad), self.random, self.fused]
-        segments = [(s.stage, s.inputs, s.outputs, s.retaining and tuple(s.retaining.hidden)) for s in self.segments]
+        parts = [self.widths, self.aggregations, self.folded, sorted(self.needs_grad), self.evaluates_apart]
+        parts += [self.fused, self.moments]
+        segments = [(s.stage, s.operands, s.outputs, s.retaining and tuple(s.retaining.hidden)) for s in self.segments]
         return hashlib.sha256(repr([*parts, segments]).encode()).hexdigest()[:16]

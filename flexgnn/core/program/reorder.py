@@ -96,11 +96,20 @@ def _swap(node: Node, linear: _Linear, facts: dict[Node, Fact], *, aggregates_fi
         aggregation=node,
         linear=linear,
         aggregates_first=aggregates_first,
-        layer=facts[node].stage or 0,
+        layer=_layer(node),
         width=_width(facts[before]),
         width_after=_width(facts[other]),
         saves=_cost(facts[other]) < _cost(facts[before]),
     )
+
+
+def _layer(aggregation: Node) -> int:
+    """The most aggregations on a way through the network that ends with ``aggregation``."""
+    layers: dict[Node, int] = {}
+    for node in aggregation.graph.nodes:
+        before = max((layers[used] for used in node.all_input_nodes), default=0)
+        layers[node] = before + (node.target is aggregated)
+    return layers[aggregation]
 
 
 def _cost(fact: Fact) -> int:

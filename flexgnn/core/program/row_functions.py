@@ -61,3 +61,23 @@ def relu_gradient_(gradient: Tensor, value: Tensor) -> Tensor:
     """:func:`relu_gradient` in place."""
     torch.ops.aten.threshold_backward.grad_input(gradient, value, 0, grad_input=gradient)
     return gradient
+
+
+def standardized(x: Tensor, affine: Tensor) -> Tensor:
+    """``x`` (R x D) less a center, times a scale, which are the rows of ``affine`` (2 x D)."""
+    return torch.sub(x, affine[0]).mul_(affine[1])
+
+
+def standardized_gradient(gradient: Tensor, x: Tensor, affine: Tensor) -> Tensor:
+    """The gradient of ``affine`` (2 x D), from that of :func:`standardized` (R x D)."""
+    return torch.stack([gradient.sum(0).mul_(-affine[1]), torch.sub(x, affine[0]).mul_(gradient).sum(0)])
+
+
+def scaled_columns(gradient: Tensor, affine: Tensor) -> Tensor:
+    """The gradient of ``x`` (R x D), from that of :func:`standardized`."""
+    return torch.mul(gradient, affine[1])
+
+
+def scaled_columns_(gradient: Tensor, affine: Tensor) -> Tensor:
+    """:func:`scaled_columns` in place."""
+    return gradient.mul_(affine[1])

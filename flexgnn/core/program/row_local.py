@@ -21,9 +21,12 @@ from flexgnn.core.program.convs import EDGE_INDEX, EDGE_WEIGHT, aggregated
 from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.functional import ROWS
 from flexgnn.core.program.modules import module_problem
+from flexgnn.core.program.moments import column_moments
+from flexgnn.core.program.norms import AFFINE_FUNCTIONS
 from flexgnn.core.program.operations import OPERATIONS, Operand, operation_name
 from flexgnn.core.program.program import RowContext, is_stored
 from flexgnn.core.program.refusals import locate, operation, refuse
+from flexgnn.core.program.row_functions import standardized
 
 PROBE_ROWS = 5
 EVALUATION = RowContext(start=0, seed=0, epoch=0, training=False)
@@ -34,7 +37,9 @@ class Fact:
     """What is known of a node's value."""
 
     stage: int | None
-    """The last stage whose aggregations it depends on; None: it has no rows."""
+    """The first stage at which it can be computed; None: it depends on parameters alone."""
+    has_rows: bool
+    """False: it depends on parameters and moments alone."""
     shape: tuple[int, ...] | None
     """Of a tensor, rows first; None: a tuple of tensors."""
     dtype: torch.dtype | None
@@ -45,9 +50,7 @@ class Fact:
     @property
     def is_value(self) -> bool:
         """Whether it can be stored between segments: an N x D tensor."""
-        return (
-            self.stage is not None and self.shape is not None and len(self.shape) == 2 and self.dtype is torch.float32
-        )
+        return self.has_rows and self.shape is not None and len(self.shape) == 2 and self.dtype is torch.float32
 
     @property
     def has_derivative(self) -> bool:
@@ -55,13 +58,19 @@ class Fact:
         return self.dtype is None or self.dtype.is_floating_point
 
 
-NO_VALUE = Fact(stage=None, shape=None, dtype=None, needs_grad=False)
+NO_VALUE = Fact(stage=None, has_rows=False, shape=None, dtype=None, needs_grad=False)
 """Of the row context."""
 
 
 def parameter_fact(parameter: torch.Tensor) -> Fact:
     """The fact of a node that reads a parameter."""
-    return Fact(stage=None, shape=tuple(parameter.shape), dtype=parameter.dtype, needs_grad=parameter.requires_grad)
+    return Fact(
+        stage=None,
+        has_rows=False,
+        shape=tuple(parameter.shape),
+        dtype=parameter.dtype,
+        needs_grad=parameter.requires_grad,
+    )
 
 
 def check_rows(root: torch.nn.Module, graph: Graph, widths: Mapping[str, int]) -> dict[Node, Fact]:
@@ -105,7 +114,12 @@ class _Checker(Interpreter):
             return 0 if is_stored(str(node.target)) else None
         stages = [self.facts[used].stage for used in node.all_input_nodes]
         stage = max((s for s in stages if s is not None), default=None)
-        return stage + 1 if node.target is aggregated and stage is not None else stage
+        return stage + 1 if node.target in (aggregated, column_moments) and stage is not None else stage
+
+    def _has_rows(self, node: Node) -> bool:
+        if node.op == "placeholder":
+            return is_stored(str(node.target))
+        return node.target is not column_moments and any(self.facts[used].has_rows for used in node.all_input_nodes)
 
     def _fact(self, node: Node, value: Any) -> Fact:
         is_tensor = isinstance(value, torch.Tensor)
@@ -116,6 +130,7 @@ class _Checker(Interpreter):
             parameters = list(self.module.get_submodule(str(node.target)).parameters())
         return Fact(
             stage=self._stage(node),
+            has_rows=self._has_rows(node),
             shape=tuple(value.shape) if is_tensor else None,
             dtype=value.dtype if is_tensor else None,
             needs_grad=any(p.requires_grad for p in parameters)
@@ -128,12 +143,14 @@ class _Checker(Interpreter):
                 raise refuse(operation(node), f"reads {used.target}", "only convolutions may read the graph")
         if node.op == "call_module":
             problem = self._module_problem(node)
-        elif node.target is aggregated:
+        elif node.target in (aggregated, column_moments):
             fact = self.facts[node.all_input_nodes[0]]
-            problem = None if fact.is_value else f"aggregates a tensor that isn't N x D float32 (shape {fact.shape})"
-            if problem is not None:
+            what = "aggregates" if node.target is aggregated else "takes statistics of"
+            if not fact.is_value:
+                problem = f"{what} a tensor that isn't N x D float32 (shape {fact.shape})"
                 raise refuse(locate(node), problem, "give it one row of features a node")
-        elif node.target is dropout:
+            problem = None
+        elif node.target in (dropout, standardized) or node.target in AFFINE_FUNCTIONS:
             problem = None
         else:
             problem = self._function_problem(node)
@@ -146,7 +163,7 @@ class _Checker(Interpreter):
         fact = self.facts[tensors[0]] if isinstance(tensors[0], Node) else None
         if fact is None or fact.shape is None or any(other is not None for other in tensors[1:]):
             return "is not called with one tensor"
-        if fact.stage is None:
+        if not fact.has_rows:
             return None
         return module_problem(self.module.get_submodule(str(node.target)), fact.shape)
 
@@ -155,7 +172,7 @@ class _Checker(Interpreter):
         if name is None:
             return "is not an operation that FlexGNN knows to work on each row alone"
         operands = {
-            used: Operand(shape=self.facts[used].shape, has_rows=self.facts[used].stage is not None)
+            used: Operand(shape=self.facts[used].shape, has_rows=self.facts[used].has_rows)
             for used in node.all_input_nodes
         }
         if not any(operand.has_rows for operand in operands.values()):
@@ -163,7 +180,7 @@ class _Checker(Interpreter):
         return OPERATIONS[name](node, operands)
 
     def _check_value(self, node: Node, value: Any) -> None:
-        if self.facts[node].stage is None or node.op == "output":
+        if not self.facts[node].has_rows or node.op == "output":
             return
         for tensor in value if isinstance(value, tuple | list) else (value,):
             if not isinstance(tensor, torch.Tensor) or tensor.ndim == 0 or tensor.shape[0] != PROBE_ROWS:
@@ -173,7 +190,7 @@ class _Checker(Interpreter):
         output = node.args[0]
         if isinstance(output, Node):
             fact = self.facts[output]
-            computed = fact.stage is not None and output.op != "placeholder"
+            computed = fact.has_rows and output.op != "placeholder"
             if computed and fact.is_value:
                 return
             shape = ", ".join(["N", *map(str, (fact.shape or ())[1:])])

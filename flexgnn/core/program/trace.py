@@ -17,6 +17,7 @@ from torch_geometric.nn.conv import MessagePassing
 from flexgnn.core.errors import LoweringError
 from flexgnn.core.program.convs import EDGE_WEIGHT, lower_conv
 from flexgnn.core.program.modules import check_module_class
+from flexgnn.core.program.norms import is_global_norm, lower_norm
 from flexgnn.core.program.refusals import ROOT_NAME, describe, refuse
 
 IN_PLACE_OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -80,7 +81,7 @@ class _Tracer(Tracer):
     proxy_buffer_attributes = True  # or ``1 + buffer`` would be computed now and stay as it is
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, MessagePassing):
+        if isinstance(m, MessagePassing) or is_global_norm(m):
             return False
         is_norm = type(m).__module__.startswith("torch_geometric.nn.norm")
         return is_norm or super().is_leaf_module(m, module_qualified_name)
@@ -91,6 +92,8 @@ class _Tracer(Tracer):
         path = self.path_of_module(m)
         if isinstance(m, MessagePassing):
             forward = partial(lower_conv, m, path)
+        elif is_global_norm(m):
+            forward = partial(lower_norm, m, path, getattr(self.root, ROOT_NAME).training)
         elif self.is_leaf_module(m, path):
             check_module_class(m, path)  # now: some, like an LSTM, can't be traced over at all
         return super().call_module(m, forward, args, kwargs)

@@ -23,6 +23,7 @@ from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR
 from flexgnn.core.program.program import RowContext
 from flexgnn.core.runtime.events import Listener, SetupFinished, StepFinished
 from flexgnn.core.runtime.memory import Memory, opening_and_closing
+from flexgnn.core.runtime.moments import MomentSums
 from flexgnn.core.runtime.movement import Movement
 from flexgnn.core.runtime.setup import Setup
 from flexgnn.core.runtime.storage import Storage
@@ -41,6 +42,7 @@ class Totals:
     loss: float = 0.0
     correct: list[int] = field(default_factory=lambda: [0, 0, 0])
     """Among training, validation and test nodes."""
+    moments: MomentSums = field(default_factory=MomentSums)
 
     def add(self, result: TileResult) -> None:
         self.loss += result.loss
@@ -50,6 +52,7 @@ class Totals:
                 parameter.grad = gradient.clone()
             else:
                 parameter.grad.add_(gradient)
+        self.moments.add(result.moments, result.moment_gradients)
 
 
 class Executor:
@@ -120,7 +123,7 @@ class Executor:
         """Compute one step, tile by tile, and hand on what it made."""
         phase, block = step.phase, step.block
         self.memory.ledger.take(phase.workspace_bytes, "The workspace of a step")
-        data = self._data(step)
+        data = self._data(step, totals.moments)
         start = time.perf_counter()
         data = self._pull_all_but_last(data, step)
         if not self._workload.program.fused and phase.column_slice is None:
@@ -156,7 +159,7 @@ class Executor:
             )
         )
 
-    def _data(self, step: Step) -> StepData:
+    def _data(self, step: Step, sums: MomentSums) -> StepData:
         """The arrays of a step, halos excepted; waits for their loads."""
         phase, block = step.phase, step.block
         names = dict.fromkeys((*phase.reads, *phase.writes))
@@ -165,6 +168,8 @@ class Executor:
             phase=phase,
             rows={name: self.memory.rows(name, block) for name in names},
             slices=self._workload.slices,
+            moments=sums.tensors(self._workload.program),
+            moment_shares=sums.shares(),
             neighbors={name: self._neighbors(pull, block) for name, pull in pulls.items()},
             partial={
                 name: self.memory.exchanged("partial", name, block)

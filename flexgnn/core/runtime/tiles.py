@@ -31,8 +31,10 @@ from flexgnn.core.program.adjacency import AdjacencyVectors, vector_names
 from flexgnn.core.program.bfloat16 import as_stored, stored_tensor
 from flexgnn.core.program.kernels import NO_VECTOR, pull_max, pull_max_gradient, pull_sum
 from flexgnn.core.program.loss import count_correct, tile_loss
+from flexgnn.core.program.moments import Moments
 from flexgnn.core.program.program import Aggregation, RowContext, Segment
 from flexgnn.core.program.segments import NamedTensors, run_backward, run_forward
+from flexgnn.core.runtime.moments import add_moments_gradients, tile_moments
 from flexgnn.core.tier import Array
 
 
@@ -65,6 +67,10 @@ class StepData:
     """By pulled field: of the pass that is under way."""
     slices: Mapping[str, Sequence[str]]
     """By field that comes in slices of columns: the fields of these."""
+    moments: Mapping[str, Tensor]
+    """Those of earlier stages (2 x D)."""
+    moment_shares: Mapping[str, Tensor]
+    """Of later stages, for :func:`~flexgnn.core.program.moments.moments_gradient`."""
     partial: dict[str, Array]
     """Sums (B x D, float32) of pulls in several passes, by pulled field, where no field takes them as they grow."""
     pulled: bool = False
@@ -79,6 +85,8 @@ class TileResult:
     correct: tuple[int, int, int] = (0, 0, 0)
     """Among training, validation and test nodes."""
     gradients: list[tuple[torch.nn.Parameter, Tensor]] = field(default_factory=list)
+    moments: Mapping[str, Moments] = field(default_factory=dict)
+    moment_gradients: Mapping[str, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None
     """T x C, where the step evaluates."""
 
@@ -121,7 +129,8 @@ class TileRunner:
         return segment.retaining
 
     def _values(self, view: _TileView, segment: Segment) -> NamedTensors:
-        return {name: aligned_rows(view.tensor(prefixed(name, view.prefix))) for name in segment.inputs}
+        values = {name: aligned_rows(view.tensor(prefixed(name, view.prefix))) for name in segment.inputs}
+        return {**values, **view.data.moments}
 
     # Slices of columns
 
@@ -180,7 +189,12 @@ class TileRunner:
                 neighbor = vector_names(aggregation.adjacency).neighbor
                 if neighbor is not None:
                     view.write(prefix + published_name(value, aggregation), tensor, scale=neighbor)
-        return TileResult()
+
+        def stored(value: str) -> Tensor:
+            tensor = outputs[value] if value in outputs else view.tensor(value)
+            return as_stored(tensor) if value in self._rounded else tensor
+
+        return TileResult(moments=tile_moments(program, view.phase, stored))
 
     def _correct(self, view: _TileView, logits: Tensor) -> tuple[int, int, int]:
         return count_correct(logits, view.tensor(LABELS), view.tensor(SPLIT))
@@ -202,36 +216,39 @@ class TileRunner:
         segment = self._segment(view)
         values = self._values(view, segment)
         inputs, parameters = run_backward(segment, values, rows, self._program.needs_grad, gradients_of)
-        self._leave_gradients(view, segment, inputs)
-        return TileResult(loss=loss, correct=correct, gradients=_present(segment, parameters))
+        of_moments = self._leave_gradients(view, segment, inputs)
+        gradients = _present(segment, parameters)
+        return TileResult(loss=loss, correct=correct, gradients=gradients, moment_gradients=of_moments)
 
     def _backward(self, view: _TileView, rows: RowContext) -> TileResult:
         segment = self._segment(view)
-        values = {}
+        values = dict(view.data.moments)
         for name in (*segment.inputs, *segment.hidden):
-            recomputed = name in view.phase.recomputes
-            values[name] = self._recomputed(view, name, rows) if recomputed else aligned_rows(view.tensor(name))
+            values[name] = self._read_again(view, name, rows)
         inputs, parameters = run_backward(
             segment,
             values,
             rows,
             self._program.needs_grad,
-            lambda _: self._output_gradients(view, segment),
+            lambda _: self._output_gradients(view, segment, rows),
         )
-        self._leave_gradients(view, segment, inputs)
-        return TileResult(gradients=_present(segment, parameters))
+        of_moments = self._leave_gradients(view, segment, inputs)
+        return TileResult(gradients=_present(segment, parameters), moment_gradients=of_moments)
 
-    def _recomputed(self, view: _TileView, name: str, rows: RowContext) -> Tensor:
+    def _read_again(self, view: _TileView, name: str, rows: RowContext) -> Tensor:
+        """A value in backward: read, or computed again."""
+        if name not in view.phase.recomputes:
+            return aligned_rows(view.tensor(name))
         producer = next(s for s in self._program.segments if name in s.outputs)
         value = run_forward(producer, self._values(view, producer), rows)[name]
         return as_stored(value) if name in self._rounded else value
 
-    def _output_gradients(self, view: _TileView, segment: Segment) -> NamedTensors:
+    def _output_gradients(self, view: _TileView, segment: Segment, rows: RowContext) -> NamedTensors:
         """Gradients of a segment's outputs: pulled from those who aggregated them, plus what later segments left."""
         needed = [name for name in segment.outputs if name in self._program.needs_grad]
-        return {name: self._output_gradient(view, segment.stage, name) for name in needed}
+        return {name: self._output_gradient(view, segment.stage, name, rows) for name in needed}
 
-    def _output_gradient(self, view: _TileView, stage: int, name: str) -> Tensor:
+    def _output_gradient(self, view: _TileView, stage: int, name: str, rows: RowContext) -> Tensor:
         total: Tensor | None = None
         for aggregation in consumers(self._program, name):
             gradient = self._pulled_gradient(view, aggregation)
@@ -239,7 +256,10 @@ class TileRunner:
         for later in local_consumers(self._program, name, stage):
             partial = view.tensor(partial_gradient_name(name, later.stage))
             total = partial.clone() if total is None else total.add_(partial)
-        return torch.zeros(view.num_rows, self._program.widths[name]) if total is None else total
+        total = torch.zeros(view.num_rows, self._program.widths[name]) if total is None else total
+        moments, shares = view.data.moments, view.data.moment_shares
+        add_moments_gradients(self._program, name, total, moments, shares, lambda: self._read_again(view, name, rows))
+        return total
 
     def _pulled_gradient(self, view: _TileView, aggregation: Aggregation) -> Tensor:
         """The gradient that reaches a value through an aggregation of it: the last pass, and the sum."""
@@ -262,14 +282,16 @@ class TileRunner:
                 name, vector_names(aggregation.adjacency).transposed, sums, weighted=aggregation.adjacency.weighted
             )
 
-    def _leave_gradients(self, view: _TileView, segment: Segment, inputs: NamedTensors) -> None:
-        """Write the gradients of a segment's inputs where earlier stages will look for them."""
+    def _leave_gradients(self, view: _TileView, segment: Segment, inputs: NamedTensors) -> NamedTensors:
+        """Write gradients of a segment's inputs where earlier stages will look for them; return those of moments."""
+        of_moments = {name: inputs.pop(name) for name in segment.moments if name in inputs}
         aggregated = {a.output: a for a in self._program.aggregations_at(segment.stage)}
         for name, gradient in inputs.items():
             if name not in aggregated:
                 view.write(partial_gradient_name(name, segment.stage), gradient)
             elif aggregated[name].input in self._program.needs_grad:
                 self._publish_gradient(view, aggregated[name], gradient)
+        return of_moments
 
     def _publish_gradient(self, view: _TileView, aggregation: Aggregation, gradient: Tensor) -> None:
         name = gradient_name(aggregation)

@@ -31,6 +31,7 @@ from flexgnn.core.runtime.events import EpochRecord, Event, FoldingSkipped, List
 from flexgnn.core.runtime.executor import Executor, Totals
 from flexgnn.core.runtime.folding import Folding
 from flexgnn.core.runtime.measuring import MachineAtHand
+from flexgnn.core.runtime.moments import check_rows_for_moments
 from flexgnn.core.runtime.page_cache import cached_bytes
 from flexgnn.core.runtime.running import Runner
 from flexgnn.core.runtime.splits import SplitSizes, count_splits
@@ -134,6 +135,7 @@ class Trainer:
         self._runner = Runner(store, self._backend, self._tiers, threads=self._threads, verify=verify)
         self._program = self._lowered(rewrites)
         self._check_classes()
+        check_rows_for_moments(self._program, store.info.num_nodes)
         self._folding = Folding(self._program, store, self._planner)
         if (obstacle := self._folding.obstacle()) is not None:
             self._skip_folding(obstacle)
@@ -154,8 +156,8 @@ class Trainer:
         """Train for ``epochs`` epochs; one record each.
 
         Args:
-            eval_every: with dropout, accuracies come from an extra pass without it, after every so many epochs and
-                after the last. Without dropout the training pass itself gives them, every epoch.
+            eval_every: with dropout or batch norms, accuracies come from an extra pass in evaluation mode, after every
+                so many epochs and after the last. Without, the training pass itself gives them, every epoch.
 
         Raises:
             BudgetError: if the budget is too small.
@@ -169,7 +171,7 @@ class Trainer:
 
         def train(executor: Executor) -> None:
             for number in range(len(self.history) - done + 1, epochs + 1):
-                evaluating = self._program.random and (number % eval_every == 0 or number == epochs)
+                evaluating = self._program.evaluates_apart and (number % eval_every == 0 or number == epochs)
                 record = self._epoch(executor, evaluating=evaluating)
                 self.history.append(record)
                 self._emit(record)
@@ -259,7 +261,7 @@ class Trainer:
             storage_dtype=self._storage_dtype,
             threads=self._threads,
             training=training,
-            evaluation=self._program.random or not training,
+            evaluation=self._program.evaluates_apart or not training,
             rates=Rates(compute=machine.compute_rates(self._threads), store=machine.store_rates(self.store)),
         )
 
@@ -294,7 +296,7 @@ class Trainer:
         updated = self._updated
         moved_before = executor.movement.moved_bytes
         counted: Totals | None = updated.totals
-        if self._program.random:
+        if self._program.evaluates_apart:
             counted = executor.evaluate() if evaluating else None
         moved = _moved_since(moved_before, executor)
         train, val, test = self._split_sizes.accuracies(counted.correct) if counted else (None, None, None)
@@ -320,6 +322,7 @@ class Trainer:
             raise TrainingError(
                 f"The loss is {totals.loss} in epoch {epoch}; its update was not made. Try a lower learning rate."
             )
+        totals.moments.update_running(self._program)
         self._optimizer.step()
         seconds = time.perf_counter() - start
         return _Update(totals=totals, seconds=seconds, moved_bytes=_moved_since(moved_before, executor))

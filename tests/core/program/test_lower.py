@@ -169,7 +169,7 @@ def test_gcn_program():
     assert [(a.input, a.output) for a in program.aggregations] == [("h0", "agg1"), ("h1", "agg2")]
     assert program.aggregations[0].adjacency == Adjacency(weighted=True, normalization="gcn", self_loop_weight=2.0)
     assert program.widths == {"x": 6, "h0": 8, "agg1": 8, "h1": 4, "agg2": 4, "logits": 4}
-    assert program.random
+    assert program.evaluates_apart
 
 
 def test_sage_program_aggregates_features_and_stores_one_value_a_layer():
@@ -180,7 +180,7 @@ def test_sage_program_aggregates_features_and_stores_one_value_a_layer():
         (("h1", "agg2"), ("logits",)),
     ]
     assert program.needs_grad == {"h1", "agg2", "logits"}
-    assert not program.random
+    assert not program.evaluates_apart
 
 
 def test_unused_aggregations_are_dropped(make_graph, exact):

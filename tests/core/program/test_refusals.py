@@ -46,15 +46,38 @@ class MyConv(pyg.GCNConv):
     pass
 
 
+class Frozen(nn.Sequential):
+    """A batch norm that stays in evaluation."""
+
+    def __init__(self, width):
+        super().__init__(nn.BatchNorm1d(width))
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
+def changed(norm):
+    norm.track_running_stats = False
+    return norm
+
+
 @pytest.mark.parametrize(
     ("model", "named"),
     [
-        (lambda: pyg.GCN(6, 8, 2, 4, norm="batch_norm"), ["norms.0 (BatchNorm)", "more than one row"]),
-        (lambda: sequential(nn.BatchNorm1d(8)), ["module_1 (BatchNorm1d)", "more than one row"]),
-        (lambda: pyg.GCN(6, 8, 2, 4, norm="layer_norm"), ["norms.0 (LayerNorm)", 'norm_kwargs={"mode": "node"}']),
-        (lambda: pyg.GCN(6, 8, 2, 4, norm="graph_norm"), ["norms.0 (GraphNorm)"]),
-        (lambda: pyg.GCN(6, 8, 2, 4, norm="pair_norm"), ["norms.0 (PairNorm)"]),
-        (lambda: pyg.GIN(6, 8, 2, 4, norm="batch_norm"), ["convs.0.nn.norms.0 (BatchNorm)"]),
+        (
+            lambda: pyg.GCN(6, 8, 2, 4, norm=pyg.DiffGroupNorm(8, 2)),
+            ["norms.0 (DiffGroupNorm)", "GraphNorm, InstanceNorm"],
+        ),
+        (lambda: sequential(nn.SyncBatchNorm(8)), ["module_1 (SyncBatchNorm)", "a norm that FlexGNN can't lower"]),
+        (lambda: sequential(nn.BatchNorm1d(7)), ["module_1 (BatchNorm1d)", "7 channels, its input 8"]),
+        (lambda: sequential(pyg.GraphNorm(7)), ["module_1 (GraphNorm) doesn't accept its input"]),
+        (lambda: sequential(nn.Unflatten(1, (2, 4))), ["module_1 (Unflatten)"]),
+        (
+            lambda: sequential(pyg.InstanceNorm(8, momentum=None, track_running_stats=True)),
+            ["module_1 (InstanceNorm)", "momentum=None", "give it a number"],
+        ),
+        (lambda: sequential(changed(nn.BatchNorm1d(8))), ["module_1 (BatchNorm1d)", "track_running_stats", "False"]),
+        (lambda: sequential(Frozen(8)), ["(BatchNorm1d)", "in evaluation while the model is in training", "train()"]),
         (lambda: pyg.GCN(6, 8, 2, 4, jk="lstm"), ["jk.lstm (LSTM)", "for jk: 'cat'"]),
         (lambda: sequential(nn.GRU(8, 8)), ["module_1 (GRU)", "recurrent"]),
         (lambda: sequential(nn.MultiheadAttention(8, 2)), ["module_1 (MultiheadAttention)", "attends across rows"]),
@@ -71,6 +94,32 @@ def test_modules(model, named):
 
 
 @pytest.mark.parametrize(
+    ("norm", "function", "named"),
+    [
+        (
+            pyg.GraphNorm(8),
+            lambda self, x, e: self.norm(x, e[0]),
+            "norm (GraphNorm) is called with more than one tensor",
+        ),
+        (
+            nn.BatchNorm1d(2),
+            lambda self, x, e: self.norm(x.view(-1, 2, 4)).flatten(1),
+            "norm (BatchNorm1d) takes statistics of a tensor that isn't N x D",
+        ),
+        (
+            pyg.BatchNorm(8),
+            lambda self, x, e: (self.norm(x), x)[1],
+            "norm (BatchNorm) keeps running statistics of what nothing uses",
+        ),
+        (nn.BatchNorm1d(8), lambda self, x, e: functional.batch_norm(x, None, None, training=True), "'batch_norm'"),
+    ],
+)
+def test_uses_of_norms(norm, function, named):
+    model = forward(lambda self, x, e: function(self, self.conv(x, e), e), norm=norm)
+    assert named in refusal(model)
+
+
+@pytest.mark.parametrize(
     ("conv", "named"),
     [
         (lambda: pyg.GATConv(6, 8), ["conv (GATConv)", "GCNConv, GINConv, SAGEConv"]),
@@ -83,7 +132,7 @@ def test_modules(model, named):
         (lambda: pyg.GCNConv(6, 8, node_dim=1), ["conv (GCNConv)", "node_dim=1"]),
         (lambda: pyg.GCNConv(6, 8, decomposed_layers=2), ["conv (GCNConv)", "decomposed_layers=2"]),
         (lambda: pyg.GCNConv(-1, 8), ["conv.lin.weight", "not initialised", "in_channels"]),
-        (lambda: pyg.GINConv(nn.BatchNorm1d(6)), ["conv.nn (BatchNorm1d)"]),
+        (lambda: pyg.GINConv(nn.GroupNorm(2, 6)), ["conv.nn (GroupNorm)"]),
     ],
 )
 def test_convolutions(conv, named):
@@ -202,6 +251,6 @@ def test_forward_with_other_arguments():
 
 
 def test_modes_are_restored_after_a_refusal():
-    model = sequential(nn.BatchNorm1d(8)).eval()
+    model = sequential(nn.SyncBatchNorm(8)).eval()
     refusal(model)
     assert not any(module.training for module in model.modules())
