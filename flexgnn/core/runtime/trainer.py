@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -22,12 +22,15 @@ from flexgnn.core.plan.stored_types import check_storage_dtype
 from flexgnn.core.planner import Planner
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.program.lower import lower
+from flexgnn.core.program.module_outputs import lower_output
 from flexgnn.core.program.program import Program
 from flexgnn.core.program.rewrites import ALL_REWRITES
 from flexgnn.core.runtime.compilation import telling_of_compilation
 from flexgnn.core.runtime.events import EpochRecord, Event, Listener
 from flexgnn.core.runtime.executor import Executor, Totals
 from flexgnn.core.runtime.plan_making import Network, PlanMaker
+from flexgnn.core.runtime.prediction_files import PredictionFile
+from flexgnn.core.runtime.predictions import Predictions
 from flexgnn.core.runtime.running import Runner
 from flexgnn.core.runtime.splits import SplitSizes, count_splits
 from flexgnn.core.runtime.storage import ConfiguredTier
@@ -136,6 +139,7 @@ class Trainer:
             threads=threads,
             listener=self._emit,
         )
+        self._rewrites, self._plan_maker = rewrites, maker
         self._network = Network(self._lowered, rewrites, maker, self._emit)
         self._check_classes()
         self.history: list[EpochRecord] = []
@@ -180,19 +184,37 @@ class Trainer:
             self._runner.run(plan, train, self._emit, num_training=num_training, epoch=lambda: len(self.history) + 1)
         return self.history[done:]
 
-    def predict(self) -> Tensor:
-        """Logits of all nodes (N x C, float32, in the original node order), without dropout."""
-        info = self.store.info
-        logits = torch.empty(info.num_nodes, self._program.widths[self._program.logits])
+    @overload
+    def predict(self, to: None = None, *, module: str | None = None, overwrite: bool = False) -> Tensor: ...
 
-        def keep(position: int, tile: Tensor) -> None:
-            ids = self.store.read("node_ids", position, position + len(tile))
-            logits[torch.from_numpy(ids)] = tile
+    @overload
+    def predict(self, to: str | Path, *, module: str | None = None, overwrite: bool = False) -> None: ...
 
+    def predict(
+        self, to: str | Path | None = None, *, module: str | None = None, overwrite: bool = False
+    ) -> Tensor | None:
+        """Logits or embeddings of all nodes (N x D, float32, in the original node order), without dropout.
+
+        Args:
+            to: a file to write them to as they are computed: ``.npy``, ``.zarr`` (an array) or ``.parquet`` (columns
+                ``node`` and ``values``). It appears when it is complete. None: they are returned.
+            module: path of the module of the model whose output is wanted, such as ``"convs.0"``; only what that needs
+                is computed. None: the model's output, the logits.
+            overwrite: whether an earlier file of predictions at ``to`` may be replaced.
+
+        Raises:
+            ConfigError: if ``to`` is there already or can't be written, or the output of ``module`` can't be had.
+            BudgetError: if the budget is too small.
+            TierError: if a storage tier fails, fills up, or is damaged twice.
+        """
+        file = None if to is None else PredictionFile.checked(Path(to), overwrite=overwrite)
+        network = self._network if module is None else self._network_to(module)
+        predictions = Predictions(network, self.store, self._runner, self._emit)
         with telling_of_compilation(self._emit):
-            plan = self._network.ready_plan(self._runner, training=False)
-            self._runner.run(plan, lambda executor: executor.evaluate(keep), self._emit)
-        return logits
+            if file is None:
+                return predictions.tensor()
+            predictions.save(file)
+            return None
 
     @property
     def _program(self) -> Program:
@@ -203,6 +225,17 @@ class Trainer:
     def _lowered(self, rewrites: Sequence[str]) -> Program:
         info = self.store.info
         return lower(self.model, num_features=info.num_features, weighted=info.weighted, rewrites=rewrites)
+
+    def _network_to(self, module: str) -> Network:
+        """The network up to the output of ``module``."""
+        info = self.store.info
+
+        def lowered(rewrites: Sequence[str]) -> Program:
+            return lower_output(
+                self.model, module, num_features=info.num_features, weighted=info.weighted, rewrites=rewrites
+            )
+
+        return Network(lowered, self._rewrites, self._plan_maker, self._emit)
 
     def _check_classes(self) -> None:
         outputs, info = self._program.widths[self._program.logits], self.store.info
