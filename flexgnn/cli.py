@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from flexgnn.calibrating import calibrate_compute, calibrate_tiers
@@ -37,13 +36,13 @@ from flexgnn.core.plan.paper import PaperGraph
 from flexgnn.core.plan.profile import save_profile
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.runtime.phase_times import PhaseTimes
-from flexgnn.core.sizes import format_size
 from flexgnn.core.tier_spec import FORM
 from flexgnn.datasets import generate as generate_graph
 from flexgnn.exits import exit_codes
 from flexgnn.launch import RunConfig, import_file, make_trainer, open_graph, restore_trainer
 from flexgnn.options import with_run_options
 from flexgnn.planning import compare_planners, plan_for
+from flexgnn.prediction_display import PredictionDisplay
 from flexgnn.recording import RunDirectory
 from flexgnn.report import report as report_run
 
@@ -185,17 +184,17 @@ def generate(
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="Output directory of a run.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File for the logits, as NumPy saves them.")] = Path(
-        "logits.npy"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File to write: .npy, .zarr (an array) or .parquet.")
+    ] = Path("logits.npy"),
+    module: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A module of the model whose output is wanted, as in convs.0.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier file of predictions.")] = False,
 ) -> None:
-    """Write the logits of all nodes, with the model that a run trained."""
-    with telling_console() as console:
-        logits = restore_trainer(run).predict()
-        np.save(output, logits.numpy(), allow_pickle=False)
-        console.print(
-            f"{logits.shape[0]:,} nodes x {logits.shape[1]} classes ({format_size(logits.nbytes)}) saved to {output}"
-        )
+    """Write the logits of all nodes, or a layer's embeddings, with the model that a run trained."""
+    with telling_console() as console, PredictionDisplay(console) as display:
+        restore_trainer(run, (display,)).predict(output, module=module, overwrite=overwrite)
 
 
 @app.command()

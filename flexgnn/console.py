@@ -99,12 +99,16 @@ class RunDisplay:
         elif isinstance(event, RunPlanned):
             self._progress.update(self._task, total=event.num_steps * self._epochs)
         elif isinstance(event, SetupFinished):
-            self._progress.update(self._task, description="training")
-            self._console.print("epoch     loss   train    val   test  seconds", style="bold")
+            self._begin()
         elif isinstance(event, StepFinished):
             self._progress.advance(self._task)
         elif isinstance(event, EpochRecord):
             self._console.print(epoch_line(event))
+
+    def _begin(self) -> None:
+        """Everything that steps read is in place."""
+        self._progress.update(self._task, description="training")
+        self._console.print("epoch     loss   train    val   test  seconds", style="bold")
 
 
 def show_measurement(console: Console, event: Event) -> None:

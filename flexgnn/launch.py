@@ -114,7 +114,7 @@ def make_trainer(config: RunConfig, store: GraphStore, listeners: tuple[Listener
     )
 
 
-def restore_trainer(run: Path) -> Trainer:
+def restore_trainer(run: Path, listeners: tuple[Listener, ...] = ()) -> Trainer:
     """The trainer of a recorded run, with the parameters that it trained.
 
     Raises:
@@ -122,7 +122,7 @@ def restore_trainer(run: Path) -> Trainer:
     """
     try:
         config = RunConfig(**json.loads((run / "config.json").read_text(encoding="utf-8")))
-        trainer = make_trainer(config, open_graph(config.dataset))
+        trainer = make_trainer(config, open_graph(config.dataset), listeners)
         load_model(trainer.model, run / "model.safetensors")
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"{run} is not the output of a finished run: {error}.") from error

@@ -107,8 +107,14 @@ def test_a_recorded_run_can_be_reported_and_predicts(run: Run, graph: Path, tmp_
     report = run("report", output).stdout
     assert "2 epochs" in report
     assert "backward" in report
-    run("predict", output, "-o", tmp_path / "logits.npy")
+    assert "40 nodes x 3 values (480 B)" in run("predict", output, "-o", tmp_path / "logits.npy").stdout
     assert np.load(tmp_path / "logits.npy").shape == (40, 3)
+    embeddings = ("predict", output, "-o", tmp_path / "embeddings.zarr", "--module", "convs.1")
+    assert "40 nodes x 8 values" in run(*embeddings).stdout
+    assert "already exists" in refused(run, *embeddings)
+    run(*embeddings, "--overwrite")
+    assert "there are: convs.0.lin, convs.0," in refused(run, "predict", output, "-o", "x.npy", "--module", "convs.8")
+    assert not Path("x.npy").exists()
     assert "is not empty" in refused(run, "run", "--dataset", graph, "--output", output)
 
 

@@ -15,16 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import zarr
 from filelock import FileLock
 
 from flexgnn.core.cache import cache_directory
 from flexgnn.core.errors import StoreError
+from flexgnn.core.graph.array_writer import ArrayWriter
 from flexgnn.core.graph.layout import ArrayLayout
 from flexgnn.core.graph.staging import staged_directory
 from flexgnn.core.graph.store import GraphStore
-from flexgnn.core.graph.stored_array import StoredArray, array_settings
-from flexgnn.core.tier import Array
+from flexgnn.core.graph.stored_array import StoredArray
 
 _FOLDED = "folded"
 _VERSION = 1
@@ -72,7 +71,7 @@ class FoldedArray:
         return " nor ".join(map(str, self._folders))
 
     @contextmanager
-    def written_in(self, folder: Path) -> Iterator[FoldedWriter | None]:
+    def written_in(self, folder: Path) -> Iterator[ArrayWriter | None]:
         """A writer whose array appears in ``folder`` when the block ends well, and otherwise leaves nothing there.
 
         None if another process has just written it: this one waited.
@@ -91,7 +90,7 @@ class FoldedArray:
                 for leftover in (path, *folder.glob(f".{self._key}.*.tmp")):
                     shutil.rmtree(leftover, ignore_errors=True)
                 with staged_directory(path, overwrite=False) as staging, ThreadPoolExecutor(max_workers=1) as pool:
-                    yield FoldedWriter(staging, self._layout, pool)
+                    yield ArrayWriter(staging, self._layout, pool)
         except OSError as error:
             raise StoreError(f"Could not write {path}: {error.strerror or error}.") from error
 
@@ -102,20 +101,3 @@ class FoldedArray:
             )
 
         return StoredArray.open(self._name, path, self._layout, damaged)
-
-
-class FoldedWriter:
-    """Fills one folded array. Made by :meth:`FoldedArray.written_in`."""
-
-    def __init__(self, directory: Path, layout: ArrayLayout, pool: ThreadPoolExecutor) -> None:
-        # As StoreWriter does: zarr goes on writing behind a call that Ctrl-C interrupts; leaving the pool waits.
-        self._pool = pool
-        self._array = pool.submit(
-            zarr.create_array, directory, zarr_format=3, overwrite=True, **array_settings(layout)
-        ).result()
-
-    def write(self, row: int, column: int, values: Array) -> None:
-        """Put ``values`` (R x D' float32) where their first element is at ``row`` and ``column``."""
-        rows, columns = values.shape
-        place = (slice(row, row + rows), slice(column, column + columns))
-        self._pool.submit(self._array.__setitem__, place, values).result()

@@ -21,11 +21,11 @@ def staged_directory(path: Path, *, overwrite: bool) -> Iterator[Path]:
         StoreError: if the file system refuses: read-only, full, no such parent directory.
     """
     check_replaceable(path, overwrite=overwrite)
-    staging = _sibling(path)
+    staging = sibling(path)
     try:
         staging.mkdir()
         yield staging
-        _move(staging, path)
+        move_into_place(staging, path)
     except OSError as error:
         raise StoreError(f"Could not write {path}: {error.strerror or error}.") from error
     finally:
@@ -46,16 +46,17 @@ def check_replaceable(path: Path, *, overwrite: bool) -> None:
         raise GraphError(f"{path} is not a graph store, so overwrite=True does not replace it: choose another path.")
 
 
-def _sibling(path: Path) -> Path:
+def sibling(path: Path) -> Path:
+    """A path beside ``path`` at which there is nothing, hidden, for what is yet to be finished."""
     return path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
 
 
-def _move(staging: Path, path: Path) -> None:
+def move_into_place(staging: Path, path: Path) -> None:
     """Rename ``staging`` to ``path``; what was there comes back if that fails."""
     if not path.exists() or not any(path.iterdir()):
         os.rename(staging, path)
         return
-    retired = _sibling(path)
+    retired = sibling(path)
     os.rename(path, retired)
     try:
         os.rename(staging, path)

@@ -21,7 +21,12 @@ from flexgnn.core.program.trace import make_root, trace
 
 
 def lower(
-    model: torch.nn.Module, *, num_features: int, weighted: bool, rewrites: Sequence[str] = ALL_REWRITES
+    model: torch.nn.Module,
+    *,
+    num_features: int,
+    weighted: bool,
+    rewrites: Sequence[str] = ALL_REWRITES,
+    output: str | None = None,
 ) -> Program:
     """``model`` as segments and aggregations that compute the same, with the model's own parameters.
 
@@ -33,6 +38,7 @@ def lower(
         num_features: columns of ``x``.
         weighted: whether the graph has edge weights. A model or convolution that takes none ignores them, as in PyG.
         rewrites: those that may be made; see :mod:`flexgnn.core.program.rewrites`.
+        output: path of a module that the forward calls once, to compute what that returns, and no more, instead.
 
     Raises:
         ConfigError: there is no such rewrite.
@@ -41,8 +47,8 @@ def lower(
     """
     chosen = checked_rewrites(rewrites)
     root = make_root(model, weighted)
-    graph = functionalize(root, trace(root, training=True), training=True)
-    evaluation = functionalize(root, trace(root, training=False), training=False)
+    graph = functionalize(root, trace(root, training=True, output=output), training=True)
+    evaluation = functionalize(root, trace(root, training=False, output=output), training=False)
     if not same_computation(graph, evaluation):
         raise refuse(
             type(model).__name__,

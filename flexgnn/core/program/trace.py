@@ -6,6 +6,7 @@ import inspect
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -77,8 +78,22 @@ for _function in IN_PLACE_OPERATORS:
     setattr(_Proxy, f"__{_function.__name__}__", _record_in_place(_function))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """A call of a module."""
+
+    returned: Any
+    last: Node
+    """The last node of the graph when it returned."""
+
+
 class _Tracer(Tracer):
     proxy_buffer_attributes = True  # or ``1 + buffer`` would be computed now and stay as it is
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: dict[str, list[_Call]] = {}
+        """By path below the model."""
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, MessagePassing) or is_global_norm(m):
@@ -96,7 +111,10 @@ class _Tracer(Tracer):
             forward = partial(lower_norm, m, path, getattr(self.root, ROOT_NAME).training)
         elif self.is_leaf_module(m, path):
             check_module_class(m, path)  # now: some, like an LSTM, can't be traced over at all
-        return super().call_module(m, forward, args, kwargs)
+        returned = super().call_module(m, forward, args, kwargs)
+        call = _Call(returned=returned, last=next(iter(reversed(self.graph.nodes))))
+        self.calls.setdefault(path.removeprefix(f"{ROOT_NAME}."), []).append(call)
+        return returned
 
     def proxy(self, node: Node) -> Proxy:
         return _Proxy(node, self)
@@ -116,12 +134,38 @@ def make_root(model: torch.nn.Module, weighted: bool) -> torch.nn.Module:
     return _WeightedRoot(model) if weighted and takes_weight else _Root(model, takes_weight)
 
 
-def trace(root: torch.nn.Module, *, training: bool) -> Graph:
+def trace(root: torch.nn.Module, *, training: bool, output: str | None = None) -> Graph:
     """The graph of what ``root`` computes in training or in evaluation. The model's modes are left as they were.
+
+    Args:
+        output: the path of a module that :func:`calls_of_modules` has once: the graph ends with what that returns.
 
     Raises:
         LoweringError: a part of the model can't be lowered, or its forward can't be traced.
     """
+    graph, calls = _trace(root, training=training)
+    if output is not None:
+        (call,) = calls[output]
+        # What comes later goes: it may work in place on what the module returned.
+        for node in reversed(graph.nodes):
+            if node is call.last:
+                break
+            graph.erase_node(node)
+        graph.output(torch.fx.node.map_aggregate(call.returned, lambda value: getattr(value, "node", value)))
+    return graph
+
+
+def calls_of_modules(root: torch.nn.Module) -> dict[str, int]:
+    """How often the forward of ``root``'s model calls each of its modules, by path.
+
+    Raises:
+        LoweringError: as :func:`trace`.
+    """
+    _, calls = _trace(root, training=False)
+    return {path: len(made) for path, made in calls.items() if path != ROOT_NAME}
+
+
+def _trace(root: torch.nn.Module, *, training: bool) -> tuple[Graph, dict[str, list[_Call]]]:
     model: torch.nn.Module = getattr(root, ROOT_NAME)
     tracer = _Tracer()
     try:
@@ -138,7 +182,7 @@ def trace(root: torch.nn.Module, *, training: bool) -> Graph:
             "its forward must take (x, edge_index[, edge_weight]) and not branch on, loop over or convert tensors",
         ) from error
     _check_constants(graph, type(model))
-    return graph
+    return graph, tracer.calls
 
 
 @contextmanager

@@ -151,6 +151,25 @@ class EpochRecord:
     """By channel, evaluation included."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictionsConverted:
+    """So many rows of predictions, which are all computed, are in the format that was asked for."""
+
+    rows: int
+    num_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionsSaved:
+    """Predictions are complete, in their place."""
+
+    path: str
+    num_rows: int
+    width: int
+    size_bytes: int
+    """Of the values, four a number."""
+
+
 Event = (
     MeasurementStarted
     | ProfileNotSaved
@@ -166,6 +185,8 @@ Event = (
     | StepFinished
     | DamageFound
     | EpochRecord
+    | PredictionsConverted
+    | PredictionsSaved
 )
 Listener = Callable[[Event], None]
 """Called on the main thread and on transfer threads; must be quick and must not raise."""

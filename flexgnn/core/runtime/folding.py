@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from flexgnn.core.errors import BudgetError, StoreError
-from flexgnn.core.graph.folded import FoldedArray, FoldedWriter
+from flexgnn.core.graph.array_writer import ArrayWriter
+from flexgnn.core.graph.folded import FoldedArray
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.plan import freeze
@@ -104,7 +105,7 @@ class Folding:
     def _part(self, folded: Folded, problem: PlanningProblem, columns: range) -> PlanningProblem:
         return problem.evaluating(folding_program(self._program, folded, columns))
 
-    def _compute(self, task: _Task, writer: FoldedWriter, runner: Runner, listener: Listener) -> None:
+    def _compute(self, task: _Task, writer: ArrayWriter, runner: Runner, listener: Listener) -> None:
         width = self._program.widths[task.folded.name]
         for start in range(0, width, task.columns):
             # The last group is as wide as the others, so that the same decisions fit.
@@ -112,7 +113,7 @@ class Folding:
             self._compute_columns(task, range(first, first + task.columns), writer, runner, listener)
 
     def _compute_columns(
-        self, task: _Task, columns: range, writer: FoldedWriter, runner: Runner, listener: Listener
+        self, task: _Task, columns: range, writer: ArrayWriter, runner: Runner, listener: Listener
     ) -> None:
         plan = freeze(self._part(task.folded, task.problem, columns), task.decisions, self._planner.name)
 

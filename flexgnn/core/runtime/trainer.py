@@ -8,31 +8,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from flexgnn.core.errors import BudgetError, ConfigError, GraphError, StoreError, TrainingError
+from flexgnn.core.errors import ConfigError, GraphError, TrainingError
 from flexgnn.core.graph.store import GraphStore
-from flexgnn.core.plan.cost import Rates
 from flexgnn.core.plan.placement import check_wanted
-from flexgnn.core.plan.plan import Plan, freeze
-from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.saved import SavedPlan
 from flexgnn.core.plan.stored_types import check_storage_dtype
 from flexgnn.core.planner import Planner
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.program.lower import lower
+from flexgnn.core.program.module_outputs import lower_output
 from flexgnn.core.program.program import Program
 from flexgnn.core.program.rewrites import ALL_REWRITES
 from flexgnn.core.runtime.compilation import telling_of_compilation
-from flexgnn.core.runtime.events import EpochRecord, Event, FoldingSkipped, Listener
+from flexgnn.core.runtime.events import EpochRecord, Event, Listener
 from flexgnn.core.runtime.executor import Executor, Totals
-from flexgnn.core.runtime.folding import Folding
-from flexgnn.core.runtime.measuring import MachineAtHand
 from flexgnn.core.runtime.moments import check_rows_for_moments
-from flexgnn.core.runtime.page_cache import cached_bytes
+from flexgnn.core.runtime.plan_making import Network, PlanMaker
+from flexgnn.core.runtime.prediction_files import PredictionFile
+from flexgnn.core.runtime.predictions import Predictions
 from flexgnn.core.runtime.running import Runner
 from flexgnn.core.runtime.splits import SplitSizes, count_splits
 from flexgnn.core.runtime.storage import ConfiguredTier
@@ -120,29 +119,35 @@ class Trainer:
         plugins = load_plugins()
         self.model, self.store = model, store
         self._optimizer = _checked_optimizer(optimizer)
-        self._backend = plugins.compute_backend(COMPUTE_TIERS[device])()
+        backend = plugins.compute_backend(COMPUTE_TIERS[device])()
         specs = tier_specs(tiers, ssd_backend=ssd_backend, ssd_path=ssd_path, ssd_options=ssd_options)
-        self._tiers = {spec.name: ConfiguredTier.configure(spec, plugins) for spec in specs}
-        self._storage_dtype = check_storage_dtype(storage_dtype)
-        self._wanted = check_wanted(place or {}, list(self._tiers))
-        self._planner = plugins.planner(planner)() if isinstance(planner, str) else planner
-        self._saved = None if plan is None else SavedPlan.load(plan)
-        saved_budget = None if self._saved is None else self._saved.budget_bytes
-        self._budget_bytes = saved_budget if device_memory is None else parse_size(device_memory)
+        configured = {spec.name: ConfiguredTier.configure(spec, plugins) for spec in specs}
+        saved = None if plan is None else SavedPlan.load(plan)
+        saved_budget = None if saved is None else saved.budget_bytes
         self._seed = seed
-        self._threads = torch.get_num_threads()
         self.listeners = list(listeners)
-        self._runner = Runner(store, self._backend, self._tiers, threads=self._threads, verify=verify)
-        self._program = self._lowered(rewrites)
+        threads = torch.get_num_threads()
+        self._runner = Runner(store, backend, configured, threads=threads, verify=verify)
+        maker = PlanMaker(
+            store,
+            backend,
+            configured,
+            planner=plugins.planner(planner)() if isinstance(planner, str) else planner,
+            saved=saved,
+            budget_bytes=saved_budget if device_memory is None else parse_size(device_memory),
+            wanted=check_wanted(place or {}, list(configured)),
+            storage_dtype=check_storage_dtype(storage_dtype),
+            threads=threads,
+            listener=self._emit,
+        )
+        self._rewrites, self._plan_maker = rewrites, maker
+        self._network = Network(self._lowered, rewrites, maker, self._emit)
         self._check_classes()
         check_rows_for_moments(self._program, store.info.num_nodes)
-        self._folding = Folding(self._program, store, self._planner)
-        if (obstacle := self._folding.obstacle()) is not None:
-            self._skip_folding(obstacle)
         self.history: list[EpochRecord] = []
         self._updated: _Update | None = None
 
-    @cached_property
+    @property
     def plan(self) -> Plan:
         """The frozen plan of :meth:`fit`, made on first use.
 
@@ -150,7 +155,7 @@ class Trainer:
             BudgetError: if the budget is too small; the message names the smallest that works.
         """
         with telling_of_compilation(self._emit):
-            return self._make_plan(training=True)
+            return self._network.training_plan
 
     def fit(self, epochs: int, *, eval_every: int = 1) -> list[EpochRecord]:
         """Train for ``epochs`` epochs; one record each.
@@ -177,97 +182,62 @@ class Trainer:
                 self._emit(record)
 
         with telling_of_compilation(self._emit):
-            plan, num_training = self._ready_plan(training=True), self._split_sizes.training
+            plan, num_training = self._network.ready_plan(self._runner, training=True), self._split_sizes.training
             self._runner.run(plan, train, self._emit, num_training=num_training, epoch=lambda: len(self.history) + 1)
         return self.history[done:]
 
-    def predict(self) -> Tensor:
-        """Logits of all nodes (N x C, float32, in the original node order), without dropout."""
-        info = self.store.info
-        logits = torch.empty(info.num_nodes, self._program.widths[self._program.logits])
+    @overload
+    def predict(self, to: None = None, *, module: str | None = None, overwrite: bool = False) -> Tensor: ...
 
-        def keep(position: int, tile: Tensor) -> None:
-            ids = self.store.read("node_ids", position, position + len(tile))
-            logits[torch.from_numpy(ids)] = tile
+    @overload
+    def predict(self, to: str | Path, *, module: str | None = None, overwrite: bool = False) -> None: ...
 
+    def predict(
+        self, to: str | Path | None = None, *, module: str | None = None, overwrite: bool = False
+    ) -> Tensor | None:
+        """Logits or embeddings of all nodes (N x D, float32, in the original node order), without dropout.
+
+        Args:
+            to: a file to write them to as they are computed: ``.npy``, ``.zarr`` (an array) or ``.parquet`` (columns
+                ``node`` and ``values``). It appears when it is complete. None: they are returned.
+            module: path of the module of the model whose output is wanted, such as ``"convs.0"``; only what that needs
+                is computed. None: the model's output, the logits.
+            overwrite: whether an earlier file of predictions at ``to`` may be replaced.
+
+        Raises:
+            ConfigError: if ``to`` is there already or can't be written, or the output of ``module`` can't be had.
+            BudgetError: if the budget is too small.
+            TierError: if a storage tier fails, fills up, or is damaged twice.
+        """
+        file = None if to is None else PredictionFile.checked(Path(to), overwrite=overwrite)
+        network = self._network if module is None else self._network_to(module)
+        predictions = Predictions(network, self.store, self._runner, self._emit)
         with telling_of_compilation(self._emit):
-            plan = self._ready_plan(training=False)
-            self._runner.run(plan, lambda executor: executor.evaluate(keep), self._emit)
-        return logits
+            if file is None:
+                return predictions.tensor()
+            predictions.save(file)
+            return None
 
-    # Planning
+    @property
+    def _program(self) -> Program:
+        return self._network.program
+
+    # Checks
 
     def _lowered(self, rewrites: Sequence[str]) -> Program:
-        self._rewrites, info = rewrites, self.store.info
+        info = self.store.info
         return lower(self.model, num_features=info.num_features, weighted=info.weighted, rewrites=rewrites)
 
-    def _skip_folding(self, reason: str) -> None:
-        """Go on without the rewrite ``fold``."""
-        self._emit(FoldingSkipped(reason=reason))
-        self._program = self._lowered([name for name in self._rewrites if name != "fold"])
-        self._folding = Folding(self._program, self.store, self._planner)
-        self.__dict__.pop("plan", None)
+    def _network_to(self, module: str) -> Network:
+        """The network up to the output of ``module``."""
+        info = self.store.info
 
-    def _ready_plan(self, *, training: bool) -> Plan:
-        """A plan, once everything that it reads is in the store."""
-        plan = self.plan if training else self._make_plan(training=False)
-        try:
-            self._folding.complete(self._runner, self._emit)
-        except StoreError as error:
-            self._skip_folding(str(error))
-            return self._ready_plan(training=training)
-        return plan
+        def lowered(rewrites: Sequence[str]) -> Program:
+            return lower_output(
+                self.model, module, num_features=info.num_features, weighted=info.weighted, rewrites=rewrites
+            )
 
-    def _make_plan(self, *, training: bool) -> Plan:
-        """The plan of a training or an evaluation, after that of the aggregations that have to come before it."""
-        plan = self._planned(training=training, cached=True)
-        # A storage tier is only measured where something goes to storage.
-        if plan.stored_bytes and self._machine.measure_unknown(self._tiers.values()):
-            plan = self._planned(training=training, cached=True)
-        if sum(plan.stored_bytes.values()) > cached_bytes():
-            plan = self._planned(training=training, cached=False)
-        return plan
-
-    def _planned(self, *, training: bool, cached: bool) -> Plan:
-        problem = self._problem(training=training, cached=cached)
-        refusals: list[BudgetError] = []
-        try:
-            self._folding.prepare(problem)
-        except BudgetError as error:
-            refusals.append(error)
-        try:
-            plan = self._decided(problem)
-        except BudgetError as error:
-            refusals.append(error)
-        if refusals:
-            raise max(refusals, key=lambda refusal: refusal.smallest_bytes)
-        return plan
-
-    def _decided(self, problem: PlanningProblem) -> Plan:
-        if self._saved is not None and problem.training:
-            return freeze(problem, self._saved.decisions_for(problem), self._saved.planner)
-        return freeze(problem, self._planner.decide(problem), self._planner.name)
-
-    def _problem(self, *, training: bool, cached: bool) -> PlanningProblem:
-        """What is to be planned; ``cached``: for storage that the system keeps in memory as well."""
-        machine = self._machine
-        return PlanningProblem(
-            program=self._program,
-            store=self.store,
-            budget_bytes=self._budget_bytes or self._backend.free_bytes(),
-            compute_tier=self._backend.name,
-            storage_tiers=tuple(tier.for_planning(machine.profile, cached=cached) for tier in self._tiers.values()),
-            wanted=self._wanted,
-            storage_dtype=self._storage_dtype,
-            threads=self._threads,
-            training=training,
-            evaluation=self._program.evaluates_apart or not training,
-            rates=Rates(compute=machine.compute_rates(self._threads), store=machine.store_rates(self.store)),
-        )
-
-    @cached_property
-    def _machine(self) -> MachineAtHand:
-        return MachineAtHand(self._emit)
+        return Network(lowered, self._rewrites, self._plan_maker, self._emit)
 
     def _check_classes(self) -> None:
         outputs, info = self._program.widths[self._program.logits], self.store.info

@@ -1,0 +1,150 @@
+"""How plans of a network are made for the machine at hand, and all that they read brought into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+
+from flexgnn.core.errors import BudgetError, StoreError
+from flexgnn.core.graph.store import GraphStore
+from flexgnn.core.plan.cost import Rates
+from flexgnn.core.plan.plan import Plan, freeze
+from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.saved import SavedPlan
+from flexgnn.core.planner import Planner
+from flexgnn.core.program.program import Program
+from flexgnn.core.runtime.events import FoldingSkipped, Listener
+from flexgnn.core.runtime.folding import Folding
+from flexgnn.core.runtime.measuring import MachineAtHand
+from flexgnn.core.runtime.page_cache import cached_bytes
+from flexgnn.core.runtime.running import Runner
+from flexgnn.core.runtime.storage import ConfiguredTier
+from flexgnn.core.tier import ComputeBackend
+
+
+class PlanMaker:
+    """Makes plans over one graph, for one compute tier and one set of storage tiers."""
+
+    def __init__(
+        self,
+        store: GraphStore,
+        backend: ComputeBackend,
+        tiers: Mapping[str, ConfiguredTier],
+        *,
+        planner: Planner,
+        saved: SavedPlan | None,
+        budget_bytes: int | None,
+        wanted: Mapping[str, str],
+        storage_dtype: str,
+        threads: int,
+        listener: Listener,
+    ) -> None:
+        """The settings of a trainer; ``saved``: what to follow in training, in place of ``planner``."""
+        self.store, self.planner = store, planner
+        self._backend, self._tiers = backend, tiers
+        self._saved, self._budget_bytes = saved, budget_bytes
+        self._wanted, self._storage_dtype, self._threads = wanted, storage_dtype, threads
+        self._listener = listener
+
+    def make(self, program: Program, folding: Folding, *, training: bool) -> Plan:
+        """The plan of a training or an evaluation, after that of the aggregations that have to come before it.
+
+        Raises:
+            BudgetError: if the budget is too small.
+        """
+        plan = self._planned(program, folding, training=training, cached=True)
+        # A storage tier is only measured where something goes to storage.
+        if plan.stored_bytes and self._machine.measure_unknown(self._tiers.values()):
+            plan = self._planned(program, folding, training=training, cached=True)
+        if sum(plan.stored_bytes.values()) > cached_bytes():
+            plan = self._planned(program, folding, training=training, cached=False)
+        return plan
+
+    def _planned(self, program: Program, folding: Folding, *, training: bool, cached: bool) -> Plan:
+        problem = self._problem(program, training=training, cached=cached)
+        refusals: list[BudgetError] = []
+        try:
+            folding.prepare(problem)
+        except BudgetError as error:
+            refusals.append(error)
+        try:
+            plan = self._decided(problem)
+        except BudgetError as error:
+            refusals.append(error)
+        if refusals:
+            raise max(refusals, key=lambda refusal: refusal.smallest_bytes)
+        return plan
+
+    def _decided(self, problem: PlanningProblem) -> Plan:
+        if self._saved is not None and problem.training:
+            return freeze(problem, self._saved.decisions_for(problem), self._saved.planner)
+        return freeze(problem, self.planner.decide(problem), self.planner.name)
+
+    def _problem(self, program: Program, *, training: bool, cached: bool) -> PlanningProblem:
+        """What is to be planned; ``cached``: for storage that the system keeps in memory as well."""
+        machine = self._machine
+        return PlanningProblem(
+            program=program,
+            store=self.store,
+            budget_bytes=self._budget_bytes or self._backend.free_bytes(),
+            compute_tier=self._backend.name,
+            storage_tiers=tuple(tier.for_planning(machine.profile, cached=cached) for tier in self._tiers.values()),
+            wanted=self._wanted,
+            storage_dtype=self._storage_dtype,
+            threads=self._threads,
+            training=training,
+            evaluation=program.evaluates_apart or not training,
+            rates=Rates(compute=machine.compute_rates(self._threads), store=machine.store_rates(self.store)),
+        )
+
+    @cached_property
+    def _machine(self) -> MachineAtHand:
+        return MachineAtHand(self._listener)
+
+
+class Network:
+    """A lowered network and its plans. Where folded aggregations can't be kept, it is lowered again without."""
+
+    program: Program
+
+    def __init__(
+        self, lowered: Callable[[Sequence[str]], Program], rewrites: Sequence[str], maker: PlanMaker, listener: Listener
+    ) -> None:
+        """``lowered``: from the names of rewrites to the program that they give."""
+        self._lowered, self._rewrites, self._maker, self._listener = lowered, rewrites, maker, listener
+        self._lower(rewrites)
+        if (obstacle := self._folding.obstacle()) is not None:
+            self._skip_folding(obstacle)
+
+    @cached_property
+    def training_plan(self) -> Plan:
+        """Made on first use.
+
+        Raises:
+            BudgetError: if the budget is too small.
+        """
+        return self._maker.make(self.program, self._folding, training=True)
+
+    def ready_plan(self, runner: Runner, *, training: bool) -> Plan:
+        """A plan, once everything that it reads is in the store: ``runner`` computes what is not.
+
+        Raises:
+            BudgetError: if the budget is too small.
+        """
+        plan = self.training_plan if training else self._maker.make(self.program, self._folding, training=False)
+        try:
+            self._folding.complete(runner, self._listener)
+        except StoreError as error:
+            self._skip_folding(str(error))
+            return self.ready_plan(runner, training=training)
+        return plan
+
+    def _lower(self, rewrites: Sequence[str]) -> None:
+        self.program = self._lowered(rewrites)
+        self._folding = Folding(self.program, self._maker.store, self._maker.planner)
+
+    def _skip_folding(self, reason: str) -> None:
+        """Go on without the rewrite ``fold``."""
+        self._listener(FoldingSkipped(reason=reason))
+        self._lower([name for name in self._rewrites if name != "fold"])
+        self.__dict__.pop("training_plan", None)
