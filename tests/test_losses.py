@@ -158,8 +158,8 @@ def test_whole_numbers_are_predicted_where_the_task_says_so(tmp_path: Path) -> N
     store = GraphStore.from_pyg(data, tmp_path / "numbers", task="regression")
     assert store.info.task == "regression"
     assert GraphStore.open(store.path).info == store.info
+    data.y = torch.full((80,), 0.5)
     with pytest.raises(GraphError, match=r"data.y\[0\] is 0.5.*task=\"regression\""):
-        data.y = torch.full((80,), 0.5)
         GraphStore.from_pyg(data, tmp_path / "other", task="multi-class")
     with pytest.raises(ConfigError, match="no task 'ranking'"):
         GraphStore.from_pyg(data, tmp_path / "other", task="ranking")
