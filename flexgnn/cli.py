@@ -11,7 +11,6 @@ import typer
 from flexgnn.calibrating import calibrate_compute, calibrate_tiers
 from flexgnn.console import (
     RunDisplay,
-    accuracy_line,
     bound_lines,
     calibration_table,
     comparison_table,
@@ -25,6 +24,7 @@ from flexgnn.console import (
     plan_line,
     plan_tables,
     plugin_table,
+    score_line,
     telling_console,
     traffic_table,
     work_line,
@@ -79,7 +79,7 @@ def run(config: RunConfig, output: Output = None) -> None:
         projected = zip(plan.workload.phases, plan.projected_phase_seconds, strict=True)
         table = [((phase.kind, phase.stage, phase.column_slice), seconds) for phase, seconds in projected]
         console.print(phase_times_table(table, times.medians()))
-        console.print(accuracy_line([asdict(record) for record in trainer.history]))
+        console.print(score_line([asdict(record) for record in trainer.history]))
 
 
 @app.command()

@@ -132,8 +132,10 @@ def show_compilation(console: Console, event: Event) -> None:
 
 def epoch_line(record: EpochRecord) -> str:
     """An epoch in one line, under the heading that :class:`RunDisplay` prints."""
+    errors = (record.train_mae, record.val_mae, record.test_mae)
     accuracies = (record.train_accuracy, record.val_accuracy, record.test_accuracy)
-    shown = " ".join("     -" if accuracy is None else f"{accuracy:6.4f}" for accuracy in accuracies)
+    scores = accuracies if errors == (None, None, None) else errors
+    shown = " ".join("     -" if score is None else f"{score:6.4f}" for score in scores)
     return f"{record.epoch:5d} {record.loss:8.4f}  {shown} {record.seconds:8.2f}"
 
 
@@ -357,14 +359,17 @@ def plugin_table(entries: Iterable[PluginEntry]) -> Table:
     return table
 
 
-def accuracy_line(history: list[dict[str, Any]]) -> str:
-    """The last and the best test accuracy of recorded epochs."""
-    tested = [record for record in history if record["test_accuracy"] is not None]
+def score_line(history: list[dict[str, Any]]) -> str:
+    """The last and the best test accuracy of recorded epochs; for regression, the mean absolute error."""
+    regression = any(record.get("train_mae") is not None for record in history)
+    name, kind, best_of = ("mean absolute error", "mae", min) if regression else ("accuracy", "accuracy", max)
+    test, validation = f"test_{kind}", f"val_{kind}"
+    tested = [record for record in history if record[test] is not None]
     if not tested:
-        return "test accuracy: the graph has no test nodes"
-    line = f"test accuracy: {tested[-1]['test_accuracy']:.4f}"
-    validated = [record for record in tested if record["val_accuracy"] is not None]
+        return f"test {name}: the graph has no test nodes"
+    line = f"test {name}: {tested[-1][test]:.4f}"
+    validated = [record for record in tested if record[validation] is not None]
     if validated:
-        best = max(validated, key=lambda record: record["val_accuracy"])
-        line += f" (at the best validation accuracy, epoch {best['epoch']}: {best['test_accuracy']:.4f})"
+        best = best_of(validated, key=lambda record: record[validation])
+        line += f" (at the best validation {name}, epoch {best['epoch']}: {best[test]:.4f})"
     return line

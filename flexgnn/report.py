@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from flexgnn.console import accuracy_line, peak_table, phase_times_table, traffic_table
+from flexgnn.console import peak_table, phase_times_table, score_line, traffic_table
 from flexgnn.core.errors import ConfigError
 from flexgnn.core.runtime.phase_times import PhaseTimes
 
@@ -50,7 +50,7 @@ def report(path: Path) -> RenderableType:
     return Group(
         settings,
         f"{len(history)} epochs; loss {history[0]['loss']:.4f} to {last['loss']:.4f}",
-        accuracy_line(history),
+        score_line(history),
         peak_table(last["peak_bytes"], plan["capacity_bytes"], projected),
         traffic_table([record["moved_bytes"] for record in history]),
         _phase_table(path, plan),

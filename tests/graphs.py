@@ -16,6 +16,7 @@ from torch_geometric.data import Data
 from flexgnn import GraphStore, Trainer
 from flexgnn.core.errors import BudgetError
 from flexgnn.core.planner import Planner
+from flexgnn.core.program.criterion import RowLosses
 from flexgnn.core.program.rewrites import ALL_REWRITES
 from flexgnn.core.runtime.events import Listener
 
@@ -64,7 +65,9 @@ class Outcome:
     parameters: dict[str, Tensor]
 
 
-def train_with_pyg(model: torch.nn.Module, data: Data, epochs: int, *, weighted: bool) -> Outcome:
+def train_with_pyg(
+    model: torch.nn.Module, data: Data, epochs: int, *, weighted: bool, loss: RowLosses = cross_entropy
+) -> Outcome:
     """Full-batch training, as in PyG's examples."""
     model = copy.deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -73,11 +76,11 @@ def train_with_pyg(model: torch.nn.Module, data: Data, epochs: int, *, weighted:
     gradients: dict[str, Tensor] = {}
     for _ in range(epochs):
         optimizer.zero_grad()
-        loss = cross_entropy(model(data.x, data.edge_index, **weights)[data.train_mask], data.y[data.train_mask])
-        loss.backward()
+        value = loss(model(data.x, data.edge_index, **weights)[data.train_mask], data.y[data.train_mask])
+        value.backward()
         gradients = gradients or _gradients(model)
         optimizer.step()
-        losses.append(float(loss.detach()))
+        losses.append(float(value.detach()))
     model.eval()
     with torch.no_grad():
         logits = model(data.x, data.edge_index, **weights)
@@ -89,6 +92,7 @@ def train_with_flexgnn(
     store: GraphStore,
     epochs: int,
     *,
+    loss: RowLosses | None = None,
     device_memory: int | None = None,
     planner: Planner | None = None,
     rewrites: Sequence[str] = ALL_REWRITES,
@@ -104,6 +108,7 @@ def train_with_flexgnn(
         model,
         store,
         optimizer,
+        loss=loss,
         device_memory=device_memory,
         planner=planner or "greedy",
         rewrites=rewrites,
@@ -117,13 +122,18 @@ def train_with_flexgnn(
 
 
 def smallest_budget(
-    model: torch.nn.Module, store: GraphStore, planner: Planner, rewrites: Sequence[str] = ALL_REWRITES
+    model: torch.nn.Module,
+    store: GraphStore,
+    planner: Planner,
+    rewrites: Sequence[str] = ALL_REWRITES,
+    loss: RowLosses | None = None,
 ) -> int:
     """The least memory that ``planner`` says will do, taken from its refusal."""
     trainer = Trainer(
         copy.deepcopy(model),
         store,
         torch.optim.Adam(model.parameters()),
+        loss=loss,
         device_memory=1,
         planner=planner,
         rewrites=rewrites,

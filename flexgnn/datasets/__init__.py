@@ -1,4 +1,4 @@
-"""The data sets that come with FlexGNN, a generator of large graphs, and loading by name."""
+"""The data sets that come with FlexGNN, public ones, a generator of large graphs, and loading by name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from flexgnn.core.graph.dataset import Dataset
 from flexgnn.core.hookspecs import hookimpl
 from flexgnn.datasets.cache import load_dataset
+from flexgnn.datasets.public import PUBLIC_DATASETS
 from flexgnn.datasets.synthetic import generate
 from flexgnn.datasets.wordnet import load_verbs, load_wordnet
 
@@ -25,6 +26,7 @@ BUILTIN_DATASETS = (
         load=load_verbs,
         version=2,
     ),
+    *PUBLIC_DATASETS,
 )
 
 

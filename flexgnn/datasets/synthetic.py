@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from flexgnn.core.errors import ConfigError, StoreError
-from flexgnn.core.graph.layout import MAX_NODES, GraphInfo, choose_chunk_rows
+from flexgnn.core.graph.layout import MAX_NODES, MULTI_CLASS, GraphInfo, choose_chunk_rows
 from flexgnn.core.graph.split import seeded_split
 from flexgnn.core.graph.staging import check_replaceable
 from flexgnn.core.graph.store import GraphStore
@@ -210,7 +210,7 @@ def _write_store(graph: _SyntheticGraph, sorter: EdgeSorter, path: Path, chunk_r
         num_edges=int(indptr[-1]),
         num_features=graph.num_features,
         num_classes=graph.num_classes,
-        multi_label=False,
+        task=MULTI_CLASS,
         weighted=False,
         symmetric=True,
         chunk_rows=chunk_rows,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from flexgnn.core.errors import BudgetError
-from flexgnn.core.graph.layout import GraphInfo, choose_chunk_rows
+from flexgnn.core.graph.layout import MULTI_CLASS, GraphInfo, choose_chunk_rows
 from flexgnn.core.plan.cost import Rates, TierRates
 from flexgnn.core.plan.decisions import Access, Decisions
 from flexgnn.core.plan.machines import load_machine, machine_names, stated_compute
@@ -86,7 +86,7 @@ def _graph(random: np.random.Generator) -> PaperGraph:
         num_edges=int(nodes * degree),
         num_features=int(random.choice([32, 100, 128, 256, 500, 602])),
         num_classes=int(random.choice([5, 16, 47, 172])),
-        multi_label=False,
+        task=MULTI_CLASS,
         weighted=False,
         symmetric=True,
         chunk_rows=choose_chunk_rows(nodes, None),

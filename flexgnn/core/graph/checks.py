@@ -19,6 +19,7 @@ from flexgnn.core.graph.split import seeded_split
 from flexgnn.core.tier import Array
 
 _MASKS = {"train_mask": TRAIN, "val_mask": VAL, "test_mask": TEST}
+_OF_EDGES = ("edge_label", "edge_label_index")
 _ROWS_AT_ONCE = 4096
 
 
@@ -35,14 +36,16 @@ class CheckedGraph:
     weights: Array | None
     """float32 [E]."""
     labels: Array
-    """int64 [N], -1 for none; or, for several classes a node, float32 [N, C]."""
+    """int64 [N], -1 for none; or, for several classes or numbers a node, float32 [N, C]."""
+    task: str
+    """One of :data:`~flexgnn.core.graph.layout.TASKS`."""
     class_names: tuple[str, ...]
     """C names."""
     split: Array
     """uint8 [N]."""
 
 
-def checked_graph(data: object, class_names: Sequence[str] | None) -> CheckedGraph:
+def checked_graph(data: object, class_names: Sequence[str] | None, task: str | None) -> CheckedGraph:
     """The parts of ``data`` that FlexGNN uses.
 
     Raises:
@@ -53,10 +56,16 @@ def checked_graph(data: object, class_names: Sequence[str] | None) -> CheckedGra
             f"The graph is a {type(data).__name__}, and only torch_geometric.data.Data can be imported: "
             "HeteroData.to_homogeneous() makes one of a heterogeneous graph."
         )
+    for key in _OF_EDGES:
+        if getattr(data, key, None) is not None:
+            raise GraphError(
+                f"data.{key} is for predicting edges, which FlexGNN can't train yet, only labels of nodes: "
+                "use a graph without RandomLinkSplit, or delete it."
+            )
     features = _features(data)
     source, destination = _edges(data, len(features))
     split = _split(data, len(features))
-    labels, names = checked_labels(_tensor(data, "y", "labels"), split, len(features), class_names)
+    labels, task, names = checked_labels(_tensor(data, "y", "labels"), split, len(features), class_names, task)
     if split is None:
         split = seeded_split(np.ones(len(labels), dtype=bool) if labels.ndim == 2 else labels >= 0)
     if not (split & TRAIN).any():
@@ -67,6 +76,7 @@ def checked_graph(data: object, class_names: Sequence[str] | None) -> CheckedGra
         destination=destination,
         weights=_weights(data, len(source)),
         labels=labels,
+        task=task,
         class_names=names,
         split=split,
     )

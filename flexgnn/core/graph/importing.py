@@ -13,6 +13,7 @@ import torch
 
 from flexgnn.core.graph.checks import CheckedGraph, checked_graph
 from flexgnn.core.graph.csr import NO_WEIGHTS, Csr, csr_both_ways
+from flexgnn.core.graph.labels import check_task
 from flexgnn.core.graph.layout import GraphInfo, choose_chunk_rows
 from flexgnn.core.graph.order import NodeOrder, check_order, node_order
 from flexgnn.core.graph.staging import check_replaceable
@@ -28,13 +29,15 @@ def import_pyg(
     order: str,
     chunk_rows: int | None,
     class_names: Sequence[str] | None,
+    task: str | None,
     overwrite: bool,
     on_order: Callable[[NodeOrder], None] | None,
 ) -> None:
     """See :meth:`~flexgnn.core.graph.store.GraphStore.from_pyg`."""
     check_order(order)
+    check_task(task)
     check_replaceable(path, overwrite=overwrite)
-    graph = checked_graph(data, class_names)
+    graph = checked_graph(data, class_names, task)
     num_nodes = len(graph.features)
     chunk_rows = choose_chunk_rows(num_nodes, chunk_rows)
     chosen = node_order(graph.source, graph.destination, num_nodes, chunk_rows=chunk_rows, order=order)
@@ -48,7 +51,7 @@ def import_pyg(
         num_edges=len(graph.source),
         num_features=graph.features.shape[1],
         num_classes=len(graph.class_names),
-        multi_label=graph.labels.ndim == 2,
+        task=graph.task,
         weighted=graph.weights is not None,
         symmetric=by_destination.same_as(by_source),
         chunk_rows=chunk_rows,

@@ -16,8 +16,11 @@ import numpy as np
 
 from flexgnn.core.errors import ConfigError
 
-FORMAT_VERSION = 1
-"""Version of the layout that this package writes, and the newest that it reads."""
+FORMAT_VERSION = 2
+"""Version of the layout that this package writes, and the newest that it reads. Version 1 knew no regression."""
+
+TASKS = MULTI_CLASS, MULTI_LABEL, REGRESSION = "multi-class", "multi-label", "regression"
+"""What labels are: one class a node; several, each of which a node has or not; or numbers."""
 
 TRAIN, VAL, TEST = 1, 2, 4
 """Bits of the ``split`` array."""
@@ -46,8 +49,9 @@ class GraphInfo:
     """Directed edges, duplicates and self loops counted: columns of ``edge_index``."""
     num_features: int
     num_classes: int
-    multi_label: bool
-    """Whether a node may have several classes at once."""
+    """For regression: numbers a node."""
+    task: str
+    """What the labels are: one of :data:`TASKS`."""
     weighted: bool
     """Whether edges carry weights."""
     symmetric: bool
@@ -57,15 +61,23 @@ class GraphInfo:
     order: str
     """How nodes were ordered: ``clusters``, ``metis``, ``rcm``, ``given`` or, for generated graphs, ``community``."""
     class_names: tuple[str, ...]
-    """One name a class."""
+    """One name a class, or for regression a number."""
+
+    @property
+    def label_columns(self) -> int | None:
+        """Columns of the labels; None where each node has one class, and labels are a vector."""
+        return None if self.task == MULTI_CLASS else self.num_classes
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> GraphInfo:
-        """The facts that :meth:`to_json` gave.
+        """The facts that :meth:`to_json` gave, or that of version 1.
 
         Raises:
             ValueError: if a fact is missing, unknown or of another type.
         """
+        if "multi_label" in values:
+            task = MULTI_LABEL if values["multi_label"] else MULTI_CLASS
+            values = {name: value for name, value in values.items() if name != "multi_label"} | {"task": task}
         names = {field.name: field.type for field in fields(cls)}
         if set(values) != set(names):
             raise ValueError(f"facts {sorted(values)} instead of {sorted(names)}")
@@ -74,6 +86,8 @@ class GraphInfo:
             expected = {"str": str, "int": int, "bool": bool}.get(str(kind), tuple)
             if type(getattr(info, name)) is not expected:
                 raise ValueError(f"{name} is {getattr(info, name)!r}")
+        if info.task not in TASKS:
+            raise ValueError(f"task is {info.task!r}")
         return info
 
     def to_json(self) -> dict[str, Any]:
@@ -100,8 +114,8 @@ class ArrayLayout:
 
 def array_layouts(info: GraphInfo) -> dict[str, ArrayLayout]:
     """The arrays that a store of ``info`` consists of, by name."""
-    nodes, edges, classes, rows = info.num_nodes, info.num_edges, info.num_classes, info.chunk_rows
-    labels = _layout((nodes, classes), "<f4", rows) if info.multi_label else _layout((nodes,), "<i8", rows)
+    nodes, edges, columns, rows = info.num_nodes, info.num_edges, info.label_columns, info.chunk_rows
+    labels = _layout((nodes,), "<i8", rows) if columns is None else _layout((nodes, columns), "<f4", rows)
     layouts = {
         "features": _layout((nodes, info.num_features), "<f4", rows),
         "labels": labels,

@@ -4,7 +4,8 @@ Shapes: N nodes, E edges, F features, C classes. Arrays, all in positions (reord
 
 ==================  ===========  ======================================================================
 ``features``        [N, F] f32
-``labels``          [N] i64      one class a node, -1 for none; [N, C] f32 of zeros and ones if multi-label
+``labels``          [N] i64      one class a node, -1 for none; [N, C] f32 of zeros and ones if multi-label,
+                                 of any numbers for regression
 ``split``           [N] u8       bit flags: 1 training, 2 validation, 4 test
 ``node_ids``        [N] i64      original id of the node at each position
 ``in/indptr``       [N + 1] i64  rows are destinations
@@ -84,27 +85,31 @@ class GraphStore:
         order: str = "auto",
         chunk_rows: int | None = None,
         class_names: Sequence[str] | None = None,
+        task: str | None = None,
         overwrite: bool = False,
         on_order: Callable[[NodeOrder], None] | None = None,
     ) -> GraphStore:
         """Import a PyG graph into a new store at ``path``; on any failure nothing is left there.
 
         Args:
-            data: ``x`` [N, F], ``edge_index`` [2, E], ``y`` [N], [N, 1] or, for several classes a node, [N, C];
-                optionally ``edge_weight`` [E] and ``train_mask``, ``val_mask``, ``test_mask`` [N]. Without any mask,
-                labelled nodes are split 60/20/20 under a fixed seed. Other attributes are ignored.
+            data: ``x`` [N, F], ``edge_index`` [2, E], ``y`` [N], [N, 1] or, for several classes or numbers a node,
+                [N, C]; optionally ``edge_weight`` [E] and ``train_mask``, ``val_mask``, ``test_mask`` [N]. Without any
+                mask, labelled nodes are split 60/20/20 under a fixed seed. Other attributes are ignored.
             path: where the store is to be.
             name: what the graph is called; the last part of ``path`` if None.
             order: ``auto``, or one of ``clusters``, ``metis``, ``rcm``, ``given``: see
                 :func:`~flexgnn.core.graph.order.node_order`.
             chunk_rows: nodes of a chunk; None: about 64 chunks.
-            class_names: one a class; numbers if None.
+            class_names: one a class, or a column of numbers; numbered if None.
+            task: what ``y`` is: ``multi-class``, ``multi-label`` (zeros and ones) or ``regression``, whose labels are
+                stored as float32 [N, C]. None: regression if a label of a used node is a fraction; else
+                classes, several a node where ``y`` has several columns.
             overwrite: whether a store at ``path`` may be replaced.
             on_order: called with the node order when it is chosen, before anything is written.
 
         Raises:
             GraphError: if the graph can't be trained on, or something is at ``path``.
-            ConfigError: if ``order`` or ``chunk_rows`` is not accepted.
+            ConfigError: if ``order``, ``chunk_rows`` or ``task`` is not accepted.
             StoreError: if the file system refuses.
         """
         # PyG takes seconds to import, and whoever calls this has it already.
@@ -117,6 +122,7 @@ class GraphStore:
             order=order,
             chunk_rows=chunk_rows,
             class_names=class_names,
+            task=task,
             overwrite=overwrite,
             on_order=on_order,
         )
@@ -148,6 +154,8 @@ class GraphStore:
 
     def to_pyg(self) -> Data:
         """The graph as it was imported: original node ids, edges sorted by source and then destination.
+
+        Labels of one class a node are [N], others [N, C].
 
         Raises:
             StoreError: if a chunk is missing or damaged.
@@ -191,7 +199,7 @@ def _read_facts(path: Path, group: zarr.Group) -> tuple[GraphInfo, str]:
         expected = fingerprint(attributes["info"], attributes["digests"])
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, "its attributes are incomplete") from error
-    if version != FORMAT_VERSION or attributes.get("fingerprint") != expected:
+    if version not in range(1, FORMAT_VERSION + 1) or attributes.get("fingerprint") != expected:
         raise _damaged(path, "its attributes were changed")
     return info, expected
 

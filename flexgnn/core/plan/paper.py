@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import binom
 
 from flexgnn.core.errors import ConfigError
-from flexgnn.core.graph.layout import MAX_NODES, GraphInfo, choose_chunk_rows
+from flexgnn.core.graph.layout import MAX_NODES, MULTI_CLASS, GraphInfo, choose_chunk_rows
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.counting import PullCounts
 from flexgnn.core.plan.locality import Locality, distance_classes, reach_of
@@ -50,7 +50,7 @@ class PaperGraph:
             num_edges=edges,
             num_features=int(sizes["features"]),
             num_classes=int(sizes["classes"]),
-            multi_label=False,
+            task=MULTI_CLASS,
             weighted=False,
             symmetric=True,
             chunk_rows=choose_chunk_rows(nodes, None),

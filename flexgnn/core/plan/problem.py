@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexgnn.core.graph.layout import ALIGNED_ROWS
+from flexgnn.core.graph.layout import ALIGNED_ROWS, MULTI_LABEL, REGRESSION
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks, block_choices
 from flexgnn.core.plan.cost import Rates
@@ -31,7 +31,8 @@ from flexgnn.core.plan.whole_blocks import with_whole_blocks
 from flexgnn.core.plan.work import LossWork, Work, tile_work
 from flexgnn.core.plan.workload import PhaseKind, Workload
 from flexgnn.core.plan.workspace import bytes_for_rows, measured_bytes
-from flexgnn.core.program.loss import count_correct, tile_loss
+from flexgnn.core.program.criterion import TrainingLoss, default_loss
+from flexgnn.core.program.loss import tile_loss, tile_scores
 from flexgnn.core.program.moments import moments_gradient
 from flexgnn.core.program.program import Program, RowContext, Segment
 from flexgnn.core.program.segments import NamedTensors, run_backward, run_forward
@@ -62,6 +63,8 @@ class PlanningProblem:
     """By tensor class, the storage tier that the user wants it on."""
     storage_dtype: str = "float32"
     """Of values and gradients, one of :data:`~flexgnn.core.plan.stored_types.STORAGE_DTYPES`."""
+    loss: TrainingLoss | None = None
+    """None: the default for the graph's labels."""
 
     @property
     def alignment_bytes(self) -> int:
@@ -254,8 +257,12 @@ class PlanningProblem:
         work += moments_work(self.program, segment.stage, kind, rows)
         if kind != "loss":
             return work
-        columns, multi_label = self.program.widths[self.program.logits], self.store.info.multi_label
+        columns, task = self.program.widths[self.program.logits], self.store.info.task
         loss = tile_work(lambda r: partial(self._loss_gradient, torch.zeros(r, columns)), rows)
+        if self.loss is not None or task == REGRESSION:
+            return work + loss
+        # Of these, rates of machines have figures.
+        multi_label = task == MULTI_LABEL
         return work + Work(loss=LossWork(columns=columns, multi_label=multi_label, size_bytes=loss.size_bytes))
 
     def _prepared(
@@ -282,16 +289,18 @@ class PlanningProblem:
         return lambda: run_backward(segment, values, context, program.needs_grad, gradients_of)
 
     def _labels(self, logits: Tensor) -> Tensor:
-        return torch.zeros_like(logits) if self.store.info.multi_label else torch.zeros(len(logits), dtype=torch.int64)
+        columns = self.store.info.label_columns
+        return torch.zeros(len(logits), dtype=torch.int64) if columns is None else torch.zeros(len(logits), columns)
 
     def _loss_gradient(self, logits: Tensor) -> Tensor:
         split = torch.full((len(logits),), 7, dtype=torch.uint8)
-        labels = self._labels(logits)
-        count_correct(logits, labels, split)
-        return tile_loss(logits, labels, split, 1).gradient
+        labels, task = self._labels(logits), self.store.info.task
+        tile_scores(logits, labels, split, task)
+        return tile_loss(logits, labels, split, self.loss or default_loss(task), 1).gradient
 
     def _evaluate(self, segment: Segment, values: NamedTensors, context: RowContext, kind: PhaseKind) -> None:
         outputs = run_forward(segment, values, context)
         if kind == "evaluate" and segment.stage == self.program.last_stage and self.program.labelled:
             logits = outputs[self.program.logits]
-            count_correct(logits, self._labels(logits), torch.full((len(logits),), 7, dtype=torch.uint8))
+            split = torch.full((len(logits),), 7, dtype=torch.uint8)
+            tile_scores(logits, self._labels(logits), split, self.store.info.task)

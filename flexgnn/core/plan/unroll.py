@@ -138,10 +138,8 @@ class Unroller:
         self._add(FEATURES, info.num_features, Source.STORE, array="features")
         for folded in self._program.folded:
             self._add(folded.name, self._program.widths[folded.name], Source.STORE, array=folded.array)
-        if info.multi_label:
-            self._add(LABELS, info.num_classes, Source.STORE, array="labels")
-        else:
-            self._add(LABELS, None, Source.STORE, dtype="int64", array="labels")
+        columns = info.label_columns
+        self._add(LABELS, columns, Source.STORE, dtype="int64" if columns is None else "float32", array="labels")
         self._add(SPLIT, None, Source.STORE, dtype="uint8", array="split")
         for direction, halos in self._halos.items():
             self._add_topology(direction, halos)

@@ -1,4 +1,4 @@
-"""The loss on a tile of nodes: a sum over its training nodes, divided by the number of all training nodes.
+"""The loss on a tile of nodes: a sum over its training nodes, divided by a number that is the same for all tiles.
 
 Shape legend: R rows of a tile, C classes.
 """
@@ -10,16 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from flexgnn.core.compiling import compiled
+from flexgnn.core.graph.layout import REGRESSION
+from flexgnn.core.program.criterion import TrainingLoss
 from flexgnn.core.tier import Array
 
 _FLAGS = TRAIN, VALIDATION, TEST = 1, 2, 4
 """Bit flags of a node's split."""
-
-_IGNORED = -100
-"""In the place of a label: the node has no part in the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,25 +29,33 @@ class TileLoss:
     """R x C: of the whole graph's loss, for the logits."""
 
 
-def tile_loss(logits: Tensor, labels: Tensor, split: Tensor, num_training: int) -> TileLoss:
-    """Cross-entropy (``labels`` int64, R) or, for several labels a node (float32, R x C), binary cross-entropy.
+def tile_loss(logits: Tensor, labels: Tensor, split: Tensor, loss: TrainingLoss, divisor: float) -> TileLoss:
+    """The tile's share of ``loss``.
 
     Args:
         logits: float32, R x C.
+        labels: int64, R, or float32, R x K.
         split: uint8, R.
-        num_training: training nodes of the whole graph, over which the loss is the mean.
+        loss: what is to be summed.
+        divisor: of the whole graph.
     """
     leaf = logits.detach().requires_grad_()
-    chosen = (split & TRAIN) != 0
     with torch.enable_grad():
-        if labels.ndim == 1:
-            targets = torch.where(chosen, labels, _IGNORED)  # cheaper than to choose rows
-            total = cross_entropy(leaf, targets, ignore_index=_IGNORED, reduction="sum") / num_training
-        else:
-            count = num_training * labels.shape[1]
-            total = binary_cross_entropy_with_logits(leaf[chosen], labels[chosen], reduction="sum") / count
+        total = loss.total(leaf, labels, (split & TRAIN) != 0) / divisor
         (gradient,) = torch.autograd.grad(total, leaf)
     return TileLoss(loss=float(total.detach()), gradient=gradient)
+
+
+def tile_scores(logits: Tensor, labels: Tensor, split: Tensor, task: str) -> tuple[float, float, float]:
+    """Right decisions, or for regression absolute errors, summed over training, validation and test nodes."""
+    if task != REGRESSION:
+        return count_correct(logits, labels, split)
+    train, validation, test = (_absolute_errors(logits, labels, (split & flag) != 0) for flag in _FLAGS)
+    return train, validation, test
+
+
+def _absolute_errors(logits: Tensor, labels: Tensor, chosen: Tensor) -> float:
+    return float((logits[chosen] - labels[chosen]).abs().sum(dtype=torch.float64))
 
 
 def count_correct(logits: Tensor, labels: Tensor, split: Tensor) -> tuple[int, int, int]:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import GIN
 
-from flexgnn.core.graph.layout import ALIGNED_ROWS
+from flexgnn.core.graph.layout import ALIGNED_ROWS, MULTI_CLASS, MULTI_LABEL
 from flexgnn.core.plan.rates import ComputeRates, Figure, FigureKind
 from flexgnn.core.plan.work import tile_work
+from flexgnn.core.program.criterion import TrainingLoss, default_loss
 from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.kernels import pull_sum
 from flexgnn.core.program.loss import count_correct, tile_loss
@@ -150,10 +151,13 @@ def _losses(bench: Bench) -> Iterator[Sample]:
         logits = torch.rand(TILE_ROWS, classes)
         one = torch.zeros(TILE_ROWS, dtype=torch.int64)
         labels = torch.zeros(TILE_ROWS, classes) if multi_label else one
+        loss = default_loss(MULTI_LABEL if multi_label else MULTI_CLASS)
 
-        def work(thread: int, _: int, logits: Tensor = logits, labels: Tensor = labels) -> None:
+        def work(
+            thread: int, _: int, logits: Tensor = logits, labels: Tensor = labels, loss: TrainingLoss = loss
+        ) -> None:
             for _ in range(2):
-                tile_loss(logits, labels, split, 1)
+                tile_loss(logits, labels, split, loss, 1)
                 count_correct(logits, labels, split)
 
         yield kind, (classes,), bench.seconds(work) / (2 * TILE_ROWS)

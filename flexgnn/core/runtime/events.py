@@ -133,16 +133,20 @@ class StepFinished:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One epoch. Accuracies are of the parameters that the epoch began with, unless an evaluation pass was run."""
+    """One epoch. What is said of splits is of the parameters that it began with, unless an evaluation pass was run."""
 
     epoch: int
     """From 1."""
     loss: float
-    """Mean over the training nodes, before the epoch's update."""
-    train_accuracy: float | None
-    """None where the epoch did not evaluate, or the graph has no such nodes; likewise for the other two."""
-    val_accuracy: float | None
-    test_accuracy: float | None
+    """Of all training nodes, before the epoch's update; their mean, unless the loss is a sum."""
+    train_accuracy: float | None = None
+    """None for regression, where the epoch did not evaluate, or the graph has no such nodes."""
+    val_accuracy: float | None = None
+    test_accuracy: float | None = None
+    train_mae: float | None = None
+    """Mean absolute error: only for regression."""
+    val_mae: float | None = None
+    test_mae: float | None = None
     seconds: float
     """Of training, without evaluation."""
     peak_bytes: dict[str, int]

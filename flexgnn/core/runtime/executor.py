@@ -19,6 +19,7 @@ from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.decisions import BY_HALOS
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.workload import Pull, Step, topology_fields
+from flexgnn.core.program.criterion import default_loss
 from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR
 from flexgnn.core.program.program import RowContext
 from flexgnn.core.runtime.events import Listener, SetupFinished, StepFinished
@@ -40,13 +41,13 @@ class Totals:
     """Sums over the steps of one pass."""
 
     loss: float = 0.0
-    correct: list[int] = field(default_factory=lambda: [0, 0, 0])
-    """Among training, validation and test nodes."""
+    scores: list[float] = field(default_factory=lambda: [0, 0, 0])
+    """Of training, validation and test nodes: right decisions, or absolute errors."""
     moments: MomentSums = field(default_factory=MomentSums)
 
     def add(self, result: TileResult) -> None:
         self.loss += result.loss
-        self.correct = [a + b for a, b in zip(self.correct, result.correct, strict=True)]
+        self.scores = [a + b for a, b in zip(self.scores, result.scores, strict=True)]
         for parameter, gradient in result.gradients:
             if parameter.grad is None:
                 parameter.grad = gradient.clone()
@@ -66,7 +67,7 @@ class Executor:
         backend: ComputeBackend,
         *,
         threads: int,
-        num_training: int,
+        loss_divisor: float,
         listener: Listener,
     ) -> None:
         self._plan, self._store, self._listener = plan, store, listener
@@ -75,7 +76,8 @@ class Executor:
         self._clock_start = time.perf_counter()
         self.memory = Memory(plan, backend)
         self.movement = Movement(plan, store, storage, self.memory, listener, self._clock_start)
-        self._runner = TileRunner(plan.workload, num_training)
+        task = store.info.task
+        self._runner = TileRunner(plan.workload, plan.problem.loss or default_loss(task), loss_divisor, task)
         self._threads = threads
         self._pool = tile_pool(threads)
 

@@ -12,6 +12,7 @@ from flexgnn.core.plan.plan import Plan, freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.saved import SavedPlan
 from flexgnn.core.planner import Planner
+from flexgnn.core.program.criterion import TrainingLoss
 from flexgnn.core.program.program import Program
 from flexgnn.core.runtime.events import FoldingSkipped, Listener
 from flexgnn.core.runtime.folding import Folding
@@ -45,6 +46,8 @@ class PlanMaker:
         self._saved, self._budget_bytes = saved, budget_bytes
         self._wanted, self._storage_dtype, self._threads = wanted, storage_dtype, threads
         self._listener = listener
+        self.loss: TrainingLoss | None = None
+        """The user's own, once it is known how many outputs there are."""
 
     def make(self, program: Program, folding: Folding, *, training: bool) -> Plan:
         """The plan of a training or an evaluation, after that of the aggregations that have to come before it.
@@ -91,6 +94,7 @@ class PlanMaker:
             storage_tiers=tuple(tier.for_planning(machine.profile, cached=cached) for tier in self._tiers.values()),
             wanted=self._wanted,
             storage_dtype=self._storage_dtype,
+            loss=self.loss,
             threads=self._threads,
             training=training,
             evaluation=program.evaluates_apart or not training,

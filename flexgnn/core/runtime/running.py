@@ -37,19 +37,19 @@ class Runner:
         work: Callable[[Executor], object],
         listener: Listener,
         *,
-        num_training: int = 1,
+        loss_divisor: float = 1,
         epoch: Callable[[], int] = lambda: 1,
     ) -> None:
         """Do ``work``; again, over storage that was filled anew, where damage is found once in an epoch.
 
         Args:
-            num_training: training nodes of the graph, over which a loss is the mean.
+            loss_divisor: of the loss of the whole graph.
             epoch: the number of the epoch that ``work`` is in.
         """
         damaged_in = None
         while True:
             try:
-                with self._running(plan, num_training, listener) as executor:
+                with self._running(plan, loss_divisor, listener) as executor:
                     work(executor)
                     return
             except DamagedBlobError as error:
@@ -59,7 +59,7 @@ class Runner:
                 listener(DamageFound(epoch=damaged_in, message=str(error)))
 
     @contextmanager
-    def _running(self, plan: Plan, num_training: int, listener: Listener) -> Iterator[Executor]:
+    def _running(self, plan: Plan, loss_divisor: float, listener: Listener) -> Iterator[Executor]:
         _return_freed_memory()
         listener(
             RunPlanned(
@@ -78,7 +78,7 @@ class Runner:
                 storage,
                 self._backend,
                 threads=self._threads,
-                num_training=num_training,
+                loss_divisor=loss_divisor,
                 listener=listener,
             ) as executor,
         ):

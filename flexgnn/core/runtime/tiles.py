@@ -29,8 +29,9 @@ from flexgnn.core.plan.uses import consumers, local_consumers
 from flexgnn.core.plan.workload import Phase, Workload
 from flexgnn.core.program.adjacency import AdjacencyVectors, vector_names
 from flexgnn.core.program.bfloat16 import as_stored, stored_tensor
+from flexgnn.core.program.criterion import TrainingLoss
 from flexgnn.core.program.kernels import NO_VECTOR, pull_max, pull_max_gradient, pull_sum
-from flexgnn.core.program.loss import count_correct, tile_loss
+from flexgnn.core.program.loss import tile_loss, tile_scores
 from flexgnn.core.program.moments import Moments
 from flexgnn.core.program.program import Aggregation, RowContext, Segment
 from flexgnn.core.program.segments import NamedTensors, run_backward, run_forward
@@ -82,8 +83,8 @@ class TileResult:
     """What a tile adds to the epoch's sums."""
 
     loss: float = 0.0
-    correct: tuple[int, int, int] = (0, 0, 0)
-    """Among training, validation and test nodes."""
+    scores: tuple[float, float, float] = (0, 0, 0)
+    """Of training, validation and test nodes: right decisions, or absolute errors."""
     gradients: list[tuple[torch.nn.Parameter, Tensor]] = field(default_factory=list)
     moments: Mapping[str, Moments] = field(default_factory=dict)
     moment_gradients: Mapping[str, Tensor] = field(default_factory=dict)
@@ -94,8 +95,10 @@ class TileResult:
 class TileRunner:
     """Runs tiles of one workload."""
 
-    def __init__(self, workload: Workload, num_training: int) -> None:
-        self._program, self._slices, self._num_training = workload.program, workload.slices, num_training
+    def __init__(self, workload: Workload, loss: TrainingLoss, divisor: float, task: str) -> None:
+        """``divisor``: of the loss; ``task``: what the labels are."""
+        self._program, self._slices = workload.program, workload.slices
+        self._loss_of_rows, self._divisor, self._task = loss, divisor, task
         self._rounded = workload.rounded
 
     def advance(self, data: StepData, field: str, tile: tuple[int, int]) -> None:
@@ -181,7 +184,7 @@ class TileRunner:
         outputs = run_forward(segment, self._values(view, segment), rows)
         if segment.stage == program.last_stage:
             logits = outputs[program.logits]
-            return TileResult(logits=logits, correct=self._correct(view, logits) if program.labelled else (0, 0, 0))
+            return TileResult(logits=logits, scores=self._scores(view, logits) if program.labelled else (0, 0, 0))
         for value, tensor in outputs.items():
             if view.has(prefix + value):
                 view.write(prefix + value, tensor)
@@ -196,21 +199,22 @@ class TileRunner:
 
         return TileResult(moments=tile_moments(program, view.phase, stored))
 
-    def _correct(self, view: _TileView, logits: Tensor) -> tuple[int, int, int]:
-        return count_correct(logits, view.tensor(LABELS), view.tensor(SPLIT))
+    def _scores(self, view: _TileView, logits: Tensor) -> tuple[float, float, float]:
+        return tile_scores(logits, view.tensor(LABELS), view.tensor(SPLIT), self._task)
 
     # Backward
 
     def _loss(self, view: _TileView, rows: RowContext) -> TileResult:
         logits_name = self._program.logits
         self._aggregate(view, view.awaited)
-        loss, correct = 0.0, (0, 0, 0)
+        loss, scores = 0.0, (0.0, 0.0, 0.0)
 
         def gradients_of(outputs: NamedTensors) -> NamedTensors:
-            nonlocal loss, correct
+            nonlocal loss, scores
             logits = outputs[logits_name]
-            found = tile_loss(logits, view.tensor(LABELS), view.tensor(SPLIT), self._num_training)
-            loss, correct = found.loss, self._correct(view, logits)
+            labels, split = view.tensor(LABELS), view.tensor(SPLIT)
+            found = tile_loss(logits, labels, split, self._loss_of_rows, self._divisor)
+            loss, scores = found.loss, self._scores(view, logits)
             return {logits_name: found.gradient}
 
         segment = self._segment(view)
@@ -218,7 +222,7 @@ class TileRunner:
         inputs, parameters = run_backward(segment, values, rows, self._program.needs_grad, gradients_of)
         of_moments = self._leave_gradients(view, segment, inputs)
         gradients = _present(segment, parameters)
-        return TileResult(loss=loss, correct=correct, gradients=gradients, moment_gradients=of_moments)
+        return TileResult(loss=loss, scores=scores, gradients=gradients, moment_gradients=of_moments)
 
     def _backward(self, view: _TileView, rows: RowContext) -> TileResult:
         segment = self._segment(view)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from flexgnn.core.errors import ConfigError, GraphError, TrainingError
+from flexgnn.core.graph.layout import REGRESSION
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.placement import check_wanted
 from flexgnn.core.plan.plan import Plan
@@ -21,6 +22,7 @@ from flexgnn.core.plan.saved import SavedPlan
 from flexgnn.core.plan.stored_types import check_storage_dtype
 from flexgnn.core.planner import Planner
 from flexgnn.core.plugins import load_plugins
+from flexgnn.core.program.criterion import RowLosses, default_loss, user_loss
 from flexgnn.core.program.lower import lower
 from flexgnn.core.program.module_outputs import lower_output
 from flexgnn.core.program.program import Program
@@ -33,7 +35,7 @@ from flexgnn.core.runtime.plan_making import Network, PlanMaker
 from flexgnn.core.runtime.prediction_files import PredictionFile
 from flexgnn.core.runtime.predictions import Predictions
 from flexgnn.core.runtime.running import Runner
-from flexgnn.core.runtime.splits import SplitSizes, count_splits
+from flexgnn.core.runtime.splits import SplitSizes, count_splits, loss_divisor, some_training_labels
 from flexgnn.core.runtime.storage import ConfiguredTier
 from flexgnn.core.sizes import parse_size
 from flexgnn.core.tier_spec import TierSpec, tier_specs
@@ -67,6 +69,7 @@ class Trainer:
         store: GraphStore,
         optimizer: torch.optim.Optimizer,
         *,
+        loss: RowLosses | None = None,
         device: str = "cpu",
         device_memory: str | int | None = None,
         host_memory: str | int | None = None,
@@ -88,6 +91,9 @@ class Trainer:
         Args:
             model: float32, on the CPU; see ``docs/models.md`` for what can be lowered.
             optimizer: over the parameters of ``model``.
+            loss: a loss of ``torch.nn`` or ``torch.nn.functional``, or a function of logits and labels that gives one
+                loss a row, of which the mean over the training nodes is taken; see ``docs/models.md``. None: cross
+                entropy; binary cross entropy for several classes a node; squared error for regression.
             device: ``"cpu"`` or ``"cuda"``.
             device_memory: budget of the compute tier, as in ``"512MiB"``; None: what is free.
             host_memory: budget of pinned RAM; only with CUDA.
@@ -142,7 +148,8 @@ class Trainer:
         )
         self._rewrites, self._plan_maker = rewrites, maker
         self._network = Network(self._lowered, rewrites, maker, self._emit)
-        self._check_classes()
+        outputs = self._check_outputs()
+        self._loss = maker.loss = None if loss is None else user_loss(loss, outputs, some_training_labels(store))
         check_rows_for_moments(self._program, store.info.num_nodes)
         self.history: list[EpochRecord] = []
         self._updated: _Update | None = None
@@ -182,8 +189,8 @@ class Trainer:
                 self._emit(record)
 
         with telling_of_compilation(self._emit):
-            plan, num_training = self._network.ready_plan(self._runner, training=True), self._split_sizes.training
-            self._runner.run(plan, train, self._emit, num_training=num_training, epoch=lambda: len(self.history) + 1)
+            plan, divisor = self._network.ready_plan(self._runner, training=True), self._loss_divisor
+            self._runner.run(plan, train, self._emit, loss_divisor=divisor, epoch=lambda: len(self.history) + 1)
         return self.history[done:]
 
     @overload
@@ -239,19 +246,25 @@ class Trainer:
 
         return Network(lowered, self._rewrites, self._plan_maker, self._emit)
 
-    def _check_classes(self) -> None:
+    def _check_outputs(self) -> int:
+        """How many outputs the model has."""
         outputs, info = self._program.widths[self._program.logits], self.store.info
-        if outputs < info.num_classes or (info.multi_label and outputs != info.num_classes):
+        if outputs < info.num_classes or info.label_columns not in (None, outputs):
+            kind = "numbers to predict a node" if info.task == REGRESSION else "classes"
             raise ConfigError(
-                f"The model has {outputs} outputs; the graph {info.name!r} has {info.num_classes} classes."
+                f"The model has {outputs} outputs; the graph {info.name!r} has {info.num_classes} {kind}."
             )
+        return outputs
 
     @cached_property
     def _split_sizes(self) -> SplitSizes:
-        sizes = count_splits(self.store)
-        if sizes.training == 0:
+        return count_splits(self.store)
+
+    @cached_property
+    def _loss_divisor(self) -> float:
+        if self._split_sizes.training == 0:
             raise GraphError("The graph has no training node; set train_mask and import it again.")
-        return sizes
+        return loss_divisor(self.store, self._loss or default_loss(self.store.info.task))
 
     # Running
 
@@ -269,17 +282,14 @@ class Trainer:
         if self._program.evaluates_apart:
             counted = executor.evaluate() if evaluating else None
         moved = _moved_since(moved_before, executor)
-        train, val, test = self._split_sizes.accuracies(counted.correct) if counted else (None, None, None)
         self._updated = None
         return EpochRecord(
             epoch=len(self.history) + 1,
             loss=updated.totals.loss,
-            train_accuracy=train,
-            val_accuracy=val,
-            test_accuracy=test,
             seconds=updated.seconds,
             peak_bytes=executor.peak_bytes,
             moved_bytes={channel: size + moved[channel] for channel, size in updated.moved_bytes.items()},
+            **(self._split_sizes.scores(counted.scores) if counted else {}),
         )
 
     def _update(self, executor: Executor, epoch: int) -> _Update:

@@ -61,7 +61,6 @@ BAD = {
     "no labels": (put(y=None), "has no labels: set data.y"),
     "labels too few": (put(y=torch.zeros(5, dtype=torch.long)), "each of the 6 nodes"),
     "label missing in a mask": (at("y", 5, -1), r"data.y\[5\] is -1"),
-    "label fractional": (put(y=torch.full((6,), 0.5)), r"data.y\[0\] is 0.5"),
     "label NaN in a mask": (put(y=torch.full((6,), float("nan"))), r"data.y\[0\] is nan"),
     "label neither 0 nor 1": (put(y=MULTI + 2), r"data.y\[0, 0\] is 2; .* 0 or 1"),
     "mask too short": (put(val_mask=ONES[:5]), r"data.val_mask has shape \[5\]"),

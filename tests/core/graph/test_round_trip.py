@@ -107,7 +107,7 @@ def test_facts_of_a_graph_are_kept(tmp_path: Path) -> None:
     info = GraphStore.open(tmp_path / "g.zarr").info
     assert (info.name, info.num_nodes, info.num_edges, info.num_features) == ("g", 10, 40, 3)
     assert (info.num_classes, info.class_names) == (5, ("a", "b", "c", "d", "e"))
-    assert (info.chunk_rows, info.weighted, info.multi_label, info.symmetric) == (3, False, False, False)
+    assert (info.chunk_rows, info.weighted, info.task, info.symmetric) == (3, False, "multi-class", False)
 
 
 def test_a_symmetric_graph_is_stored_once(tmp_path: Path) -> None:

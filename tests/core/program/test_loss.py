@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from flexgnn.core.graph.layout import MULTI_CLASS, MULTI_LABEL
+from flexgnn.core.program.criterion import default_loss
 from flexgnn.core.program.loss import TEST, TRAIN, VALIDATION, count_correct, tile_loss
 
 
@@ -17,7 +19,7 @@ def test_tiles_add_up_to_the_mean_over_training_nodes() -> None:
     whole = cross_entropy(logits[chosen], labels[chosen])
     (gradient,) = torch.autograd.grad(whole, logits)
     rows = (slice(0, 3), slice(3, 11))
-    tiles = [tile_loss(logits[r], labels[r], split[r], int(chosen.sum())) for r in rows]
+    tiles = [tile_loss(logits[r], labels[r], split[r], default_loss(MULTI_CLASS), int(chosen.sum())) for r in rows]
     assert sum(tile.loss for tile in tiles) == pytest.approx(float(whole.detach()), rel=1e-6)
     torch.testing.assert_close(torch.cat([tile.gradient for tile in tiles]), gradient)
 
@@ -27,13 +29,15 @@ def test_several_labels_a_node_take_binary_cross_entropy() -> None:
     labels, split = (torch.randn(7, 3) > 0).float(), torch.tensor([1, 1, 0, 1, 2, 4, 1]).byte()
     chosen = split == 1
     whole = binary_cross_entropy_with_logits(logits[chosen], labels[chosen])
-    tile = tile_loss(logits, labels, split, 4)
+    tile = tile_loss(logits, labels, split, default_loss(MULTI_LABEL), 4 * 3)
     assert tile.loss == pytest.approx(float(whole.detach()), rel=1e-6)
     torch.testing.assert_close(tile.gradient, torch.autograd.grad(whole, logits)[0])
 
 
 def test_a_tile_without_training_nodes_adds_nothing() -> None:
-    tile = tile_loss(torch.randn(3, 2), torch.tensor([-1, -1, 0]), torch.tensor([0, 2, 4]).byte(), 5)
+    tile = tile_loss(
+        torch.randn(3, 2), torch.tensor([-1, -1, 0]), torch.tensor([0, 2, 4]).byte(), default_loss(MULTI_CLASS), 5
+    )
     assert tile.loss == 0
     assert not tile.gradient.any()
 
