@@ -41,6 +41,8 @@ class RunConfig:
     learning_rate: float
     norm: str | None = None
     """Of hidden layers, one of :data:`~flexgnn.models.NORMS`."""
+    heads: int = 4
+    """Of attention."""
     epochs: int
     eval_every: int
     """Epochs from one evaluation to the next, where dropout or a batch norm makes evaluation a pass of its own."""
@@ -84,7 +86,13 @@ def open_graph(dataset: str) -> GraphStore:
 def configured_model(config: RunConfig, info: GraphInfo) -> torch.nn.Module:
     """The model of ``config`` for the graph of ``info``, initialised from torch's random state."""
     return build_model(
-        config.model, info, layers=config.layers, hidden=config.hidden, dropout=config.dropout, norm=config.norm
+        config.model,
+        info,
+        layers=config.layers,
+        hidden=config.hidden,
+        dropout=config.dropout,
+        norm=config.norm,
+        heads=config.heads,
     )
 
 

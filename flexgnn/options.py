@@ -14,19 +14,20 @@ from flexgnn.core.plan.stored_types import STORAGE_DTYPES
 from flexgnn.core.program.rewrites import ALL_REWRITES
 from flexgnn.core.tier_spec import DEFAULT_BACKEND, FORM
 from flexgnn.launch import RunConfig
-from flexgnn.models import NORMS
+from flexgnn.models import MODELS, NORMS
 
 
 def run_config(
     *,
     dataset: Annotated[str, Option(help="Name of a data set, or path of a graph store.")] = "wordnet",
-    model: Annotated[str, Option(help="gcn, sage or gin.")] = "gcn",
+    model: Annotated[str, Option(help=f"{', '.join(MODELS)}.")] = "gcn",
     layers: Annotated[int, Option(help="Layers of the model.")] = 3,
     hidden: Annotated[int, Option(help="Width of hidden layers.")] = 128,
     dropout: Annotated[float, Option(help="Share of hidden values dropped in training.")] = 0.3,
     norm: Annotated[
         str | None, Option(help=f"Norm after each hidden layer: {', '.join(NORMS)}. Without: none.")
     ] = None,
+    heads: Annotated[int, Option(help="Heads of attention that share a layer's width (gat, gatv2).")] = 4,
     learning_rate: Annotated[float, Option("--lr", help="Learning rate of Adam.")] = 0.01,
     epochs: Annotated[int, Option(help="Epochs to train.")] = 30,
     eval_every: Annotated[int, Option(help="With dropout or batch norms: epochs from one evaluation to the next.")] = 1,

@@ -20,6 +20,9 @@ from flexgnn.core.program.criterion import RowLosses
 from flexgnn.core.program.rewrites import ALL_REWRITES
 from flexgnn.core.runtime.events import Listener
 
+ADAM_EPS = 1e-4
+"""Adam would make much of gradients that are zero but for rounding, as those of what a softmax leaves out."""
+
 
 def small_graph(
     seed: int = 0,
@@ -70,7 +73,7 @@ def train_with_pyg(
 ) -> Outcome:
     """Full-batch training, as in PyG's examples."""
     model = copy.deepcopy(model)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, eps=ADAM_EPS)
     weights = {"edge_weight": data.edge_weight} if weighted else {}
     losses: list[float] = []
     gradients: dict[str, Tensor] = {}
@@ -168,7 +171,7 @@ class _RecordingAdam(torch.optim.Adam):
     """Adam that remembers the gradients of its first step."""
 
     def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__(model.parameters(), lr=0.01)
+        super().__init__(model.parameters(), lr=0.01, eps=ADAM_EPS)
         self._model = model
         self.first: dict[str, Tensor] = {}
 

@@ -198,7 +198,8 @@ def test_import_and_generate_make_stores(run: Run, tmp_path: Path) -> None:
     [
         ("--dataset", "wordnot", "wordnet"),
         ("--dataset", "/nowhere/graph", "no graph store at /nowhere/graph"),
-        ("--model", "gat", "gcn, gin, sage"),
+        ("--model", "mlp", "gcn, gin, sage, gat, gatv2"),
+        ("--heads", "0", "must be at least 1"),
         ("--norm", "batchnorm", "batch_norm, graph_norm, instance_norm, layer_norm"),
         ("--planner", "ilq", "greedy"),
         ("--no-rewrite", "folding", "order, fold, fuse, gradients"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import ReLU
-from torch_geometric.nn import GCN, GIN, GCNConv, GraphSAGE, SAGEConv, Sequential
+from torch_geometric.nn import GAT, GCN, GIN, GCNConv, GraphSAGE, SAGEConv, Sequential, TransformerConv
 
 from flexgnn import Trainer
 from flexgnn.planners.greedy import GreedyPlanner
@@ -25,6 +26,11 @@ MODELS: dict[str, Callable[[int, int], torch.nn.Module]] = {
     "sage-sum": lambda f, c: GraphSAGE(f, 8, 2, c, aggr="sum", project=True),
     "sage-max": lambda f, c: GraphSAGE(f, 8, 3, c, aggr="max"),
     "gin": lambda f, c: GIN(f, 8, 2, c, train_eps=True),
+    "gat": lambda f, c: GAT(f, 8, 3, c, heads=2),
+    "gat-plain": lambda f, c: GAT(f, 6, 2, c, heads=3, concat=False, add_self_loops=False, residual=True),
+    "gat-v2": lambda f, c: GAT(f, 8, 3, c, v2=True, heads=4, share_weights=True),
+    "gat-v2-plain": lambda f, c: GAT(f, 6, 2, c, v2=True, heads=2, concat=False, add_self_loops=False),
+    "transformer": lambda f, c: Transformer(f, 4, c),
     "last": lambda f, c: GraphSAGE(f, 8, 3, c, jk="last", act="elu"),
     "residual": lambda f, c: Residual(f, 8, c),
     "shared": lambda f, c: Shared(f, 8, c),
@@ -54,6 +60,22 @@ class Residual(torch.nn.Module):
         for conv in self.convs:
             h = torch.relu_(conv(h, edge_index, edge_weight)) + h
         return self.leave(torch.cat([h, self.side(h, edge_index)], dim=-1))
+
+
+class Transformer(torch.nn.Module):
+    """A user's model of attention by products: with and without gates, heads joined and averaged."""
+
+    def __init__(self, num_features: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.first = TransformerConv(num_features, width, heads=2, beta=True)
+        self.second = TransformerConv(2 * width, num_classes, heads=3, concat=False)
+        self.alone = TransformerConv(2 * width, num_classes, root_weight=False)
+        for conv in (self.first, self.second, self.alone):
+            conv.lin_key.bias = None  # a softmax leaves it out: its gradient is 0, but for rounding
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        h = self.first(x, edge_index).relu()
+        return self.second(h, edge_index) + self.alone(h, edge_index)
 
 
 class Shared(torch.nn.Module):
@@ -107,7 +129,7 @@ def test_ten_epochs_agree_with_pyg_while_spilling(name: str, directed: bool, wei
     phases=[Phase.explicit, Phase.generate],
 )
 @given(
-    name=st.sampled_from(["gcn", "sage", "sage-max", "gin", "residual"]),
+    name=st.sampled_from(["gcn", "sage", "sage-max", "gin", "residual", "gat", "gat-v2-plain", "transformer"]),
     seed=st.integers(0, 10_000),
     num_nodes=st.integers(2, 30),
     num_edges=st.integers(1, 90),
@@ -140,9 +162,13 @@ def test_random_graphs_agree_with_pyg_under_any_budget(
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-@pytest.mark.parametrize("model_class", [GCN, GraphSAGE, GIN])
+@pytest.mark.parametrize(
+    "model_class",
+    [GCN, GraphSAGE, GIN, partial(GAT, heads=2), partial(GAT, heads=4, v2=True)],
+    ids=["gcn", "sage", "gin", "gat", "gat-v2"],
+)
 def test_losses_are_the_same_bits_under_every_budget(
-    model_class: type[torch.nn.Module], dropout: float, tmp_path: Path
+    model_class: Callable[..., torch.nn.Module], dropout: float, tmp_path: Path
 ) -> None:
     data = small_graph(num_nodes=60, num_edges=300)
     store = store_of(data, tmp_path / "graph", chunk_rows=6)

@@ -26,6 +26,8 @@ class TierRates:
     write_cpu_seconds_per_byte: float = 0.4e-9
 
 
+ATTENTION_SECONDS = 15e-9
+"""Of one thread, for an edge and head of attention, beside the sum: a stated figure, not a measured one."""
 TRANSFER_SECONDS = 6e-5
 """Of the processor for each read and write, whatever its size: handing it to a thread, and Python's part of it."""
 
@@ -129,6 +131,8 @@ def _edge_seconds(rates: ComputeRates, workload: Workload, pull: Pull) -> Array:
     if as_wide < width:
         # Rows of bfloat16 come from memory like rows of half the columns, and are added up like rows of all.
         seconds = (seconds + rates.edge_seconds(as_wide, reach)) / 2
+    if pull.attention is not None:
+        return seconds + pull.attention.heads * ATTENTION_SECONDS
     return seconds * rates.single("maximum") if pull.reduce == "max" else seconds
 
 

@@ -33,6 +33,11 @@ def ties_name(aggregation: Aggregation) -> str:
     return f"ties({aggregation.output})"
 
 
+def softmax_name(aggregation: Aggregation) -> str:
+    """The field of the greatest score of each head of an attention, and the inverse of its sum of exponentials."""
+    return f"softmax({aggregation.output})"
+
+
 def partial_gradient_name(value: str, stage: int) -> str:
     """The gradient that segment ``stage`` gives directly to a value of an earlier segment."""
     return f"grad({value} by segment {stage})"

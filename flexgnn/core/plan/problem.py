@@ -26,7 +26,7 @@ from flexgnn.core.plan.slots import SlotGroup
 from flexgnn.core.plan.stored_types import rounded_names
 from flexgnn.core.plan.topology import Direction, HaloCounts
 from flexgnn.core.plan.unroll import PhaseCost, Unroller
-from flexgnn.core.plan.uses import backward_stages, consumers, local_consumers, retaining
+from flexgnn.core.plan.uses import backward_stages, consumers, local_consumers, queried, retaining
 from flexgnn.core.plan.whole_blocks import with_whole_blocks
 from flexgnn.core.plan.work import LossWork, Work, tile_work
 from flexgnn.core.plan.workload import PhaseKind, Workload
@@ -211,7 +211,8 @@ class PlanningProblem:
             value
             for value in read_again & outputs.keys()
             if local_consumers(self.program, value, outputs[value].stage)
-            and not any(a.reduce == "max" for a in consumers(self.program, value))
+            and not any(a.reduce != "sum" for a in consumers(self.program, value))
+            and not queried(self.program, value)
             and not any(name in outputs for name in outputs[value].inputs)
         )
 

@@ -28,16 +28,16 @@ def columns_of(width: int, slices: int) -> list[range]:
 def sliced_aggregations(program: Program, slices: int) -> list[Aggregation]:
     """Those whose inputs are pulled in several slices.
 
-    Sums only, of what steps make: a maximum's gradient compares rows as they were pulled, and what the store holds is
-    stored by rows.
+    Sums only, of what steps make: a maximum's gradient compares rows as they were pulled, attention has a weight for
+    several columns, and what the store holds is stored by rows.
     """
-    maxima = {published_name(a.input, a) for a in program.aggregations if a.reduce == "max"}
+    by_rows = {published_name(a.input, a) for a in program.aggregations if a.reduce != "sum"}
     return [
         a
         for a in program.aggregations
-        if a.reduce != "max"
+        if a.reduce == "sum"
         and not is_stored(a.input)
-        and published_name(a.input, a) not in maxima
+        and published_name(a.input, a) not in by_rows
         and len(columns_of(program.widths[a.output], slices)) > 1
     ]
 

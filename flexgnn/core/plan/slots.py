@@ -186,6 +186,9 @@ class SlotBuilder:
         workload, pullers = self._workload, self._pullers(name)
         first = np.array([workload.steps_of_loads(phase, ahead=ahead).min() for phase in pullers])
         last = np.array([workload.last_step(phase) for phase in pullers])
+        # What the next phase pulls from again stays.
+        anew = np.append(True, first[1:] > last[:-1] + 1)
+        first, last = first[anew], last[np.append(anew[1:], True)]
         size = np.full_like(first, workload.fields[name].total_bytes)
         return _group("whole", name, np.full_like(first, -1), size, (first, last), loaded=True)
 
@@ -278,7 +281,10 @@ class SlotBuilder:
     def _halo(self, phase: Phase, pull: Pull, steps: Array) -> Iterator[SlotGroup]:
         workload, name = self._workload, pull.field
         size = workload.window_bytes(name, workload.halo_sizes(pull))
-        yield _group("halo", name, self._blocks, size, (np.maximum(steps - self._ahead, 0), steps), loaded=True)
+        # One halo of a field begins after another: they are told apart by when they are there.
+        earlier = [workload.steps_of(p) for p in self._pullers(name) if p.index < phase.index]
+        begin = np.maximum(steps - self._ahead, np.maximum.reduce(earlier) + 1 if earlier else 0)
+        yield _group("halo", name, self._blocks, size, (begin, steps), loaded=True)
         several = np.flatnonzero(workload.halo_pass_counts(pull) > 1)
         cursors = workload.blocks.row_counts[several] * CURSOR_BYTES
         yield _group("cursor", name, several, cursors, (steps[several], steps[several]))

@@ -29,14 +29,16 @@ def check_storage_dtype(name: str) -> str:
 def rounded_names(program: Program, storage_dtype: str) -> frozenset[str]:
     """The fields that are stored as bfloat16: values that segments leave for other steps, sums, and gradients.
 
-    What a maximum is of stays float32, as do its gradients: they are found by comparing rows. So do features, labels
+    What a maximum is of stays float32, as do its gradients: they are found by comparing rows. So does all of attention,
+    whose scores stand in exponents. So do features, labels
     and folded aggregations (which are inputs), and the vectors of nodes; sums that several aggregations make of one
     field, since they share one place to be added up in; and gradients and hidden values that only some plans write.
     """
     if storage_dtype == "float32":
         return frozenset()
     made = {value for segment in program.segments for value in segment.outputs}
-    compared = {published_name(a.input, a) for a in program.aggregations if a.reduce == "max"}
+    exact = [a for a in program.aggregations if a.reduce != "sum"]
+    compared = {name for a in exact for name in (published_name(a.input, a), a.output, a.query)}
     sums = [a for a in program.aggregations if a.reduce == "sum"]
     published = {published_name(a.input, a) for a in sums}
     pulled = Counter((a.stage, published_name(a.input, a)) for a in program.aggregations)

@@ -237,7 +237,8 @@ class Traffic:
         """The blocks of a field that phases want whole."""
         workload, blocks = self._workload, np.arange(self._workload.blocks.count)
         for slot in np.flatnonzero(group.first_step != SETUP_STEP).tolist():
-            phase = workload.phases[int(group.last_step[slot]) // len(blocks)]
+            ahead = group.field in self._ahead
+            phase = workload.loading_phase(group.field, int(group.first_step[slot]), ahead=ahead)
             first, ones = np.full_like(blocks, workload.first_step(phase)), np.ones_like(blocks)
             yield Transfers(
                 part=group.field,
@@ -245,12 +246,12 @@ class Traffic:
                 slot=slot * ones,
                 channel=self._channels(group.field, blocks, "read"),
                 step=first,
-                begin=workload.steps_of_loads(phase, ahead=group.field in self._ahead),
+                begin=workload.steps_of_loads(phase, ahead=ahead),
                 end=first,
                 size_bytes=workload.fields[group.field].sizes,
                 calls=ones,
                 parts=ones,
-                awaited=group.field not in self._ahead,
+                awaited=not ahead,
             )
 
     def _list_writes(self, group: SlotGroup) -> Iterator[Transfers]:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flexgnn.core.graph.store import GraphInfo
+from flexgnn.core.plan.aggregating import (
+    gradient_columns,
+    input_gradient_reads,
+    kept_beside,
+    publishing_reads,
+    query_gradient_reads,
+    vectors_of,
+)
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.decisions import Recomputed
+from flexgnn.core.plan.field_table import FieldTable
 from flexgnn.core.plan.locality import Locality
 from flexgnn.core.plan.moments import differentiated_moments, moments_made
 from flexgnn.core.plan.names import (
@@ -19,17 +28,23 @@ from flexgnn.core.plan.names import (
     prefixed,
     published_name,
     pulled_gradient_name,
-    slice_name,
+    softmax_name,
     ties_name,
 )
-from flexgnn.core.plan.slices import columns_of, sliced_aggregations, sliced_names
+from flexgnn.core.plan.slices import sliced_aggregations
 from flexgnn.core.plan.topology import Direction, HaloCounts
-from flexgnn.core.plan.uses import backward_stages, consumers, local_consumers, retaining
+from flexgnn.core.plan.uses import (
+    backward_stages,
+    consumers,
+    is_differentiated,
+    local_consumers,
+    queried,
+    retaining,
+)
 from flexgnn.core.plan.work import Work
-from flexgnn.core.plan.workload import Field, Phase, PhaseKind, Pull, Source, Workload
+from flexgnn.core.plan.workload import Phase, PhaseKind, Pull, Workload
 from flexgnn.core.program.adjacency import vector_names
-from flexgnn.core.program.bfloat16 import BITS_DTYPE
-from flexgnn.core.program.program import FEATURES, Aggregation, Program, Segment
+from flexgnn.core.program.program import Aggregation, Program, Segment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +90,10 @@ class Unroller:
         self._program, self._info, self._blocks, self._halos = program, info, blocks, halos
         self._localities, self._cost_of, self._recomputed = localities, cost_of, recomputed
         self._rounded = rounded
-        self._fields: dict[str, Field] = {}
         self._phases: list[Phase] = []
         self._published: dict[str, Pull] = {}
-        self._num_slices = column_slices
         self._sliced = sliced_aggregations(program, column_slices)
-        self._slices: dict[str, tuple[str, ...]] = dict.fromkeys(sliced_names(self._sliced), ())
-        self._block_rows = tuple(blocks.rows(b) for b in range(blocks.count))
-        self._add_constants()
+        self._table = FieldTable(program, info, blocks, halos, self._sliced, column_slices, rounded)
 
     def build(self, *, training: bool, evaluation: bool) -> Workload:
         """The workload of epochs that train, evaluate, or do both."""
@@ -101,73 +112,12 @@ class Unroller:
             blocks=self._blocks,
             halos=self._halos,
             localities=self._localities,
-            fields=self._fields,
+            fields=self._table.fields,
             phases=tuple(self._phases),
             published=self._published,
-            slices={name: slices for name, slices in self._slices.items() if slices},
+            slices={name: slices for name, slices in self._table.slices.items() if slices},
             rounded=self._rounded,
         )
-
-    # Fields
-
-    def _add(
-        self, name: str, width: int | None, source: Source = Source.STEP, dtype: str = "float32", **more: str
-    ) -> str:
-        dtype = BITS_DTYPE if name in self._rounded else dtype
-        if name in self._slices:
-            assert width is not None
-            self._slices[name] = tuple(
-                self._add_field(slice_name(name, columns), len(columns), source, dtype)
-                for columns in columns_of(width, self._num_slices)
-            )
-            return name
-        return self._add_field(name, width, source, dtype, **more)
-
-    def _add_field(self, name: str, width: int | None, source: Source, dtype: str, **more: str) -> str:
-        self._fields.setdefault(
-            name, Field(name=name, dtype=dtype, rows=self._block_rows, width=width, source=source, **more)
-        )
-        return name
-
-    def _in_slices(self, names: Iterable[str]) -> list[str]:
-        """``names``, or those of their slices."""
-        return [part for name in dict.fromkeys(names) for part in self._slices.get(name, (name,))]
-
-    def _add_constants(self) -> None:
-        info = self._info
-        self._add(FEATURES, info.num_features, Source.STORE, array="features")
-        for folded in self._program.folded:
-            self._add(folded.name, self._program.widths[folded.name], Source.STORE, array=folded.array)
-        columns = info.label_columns
-        self._add(LABELS, columns, Source.STORE, dtype="int64" if columns is None else "float32", array="labels")
-        self._add(SPLIT, None, Source.STORE, dtype="uint8", array="split")
-        for direction, halos in self._halos.items():
-            self._add_topology(direction, halos)
-        for aggregation in self._program.aggregations:
-            names = vector_names(aggregation.adjacency)
-            for name in (names.row, names.loops):
-                if name is not None:
-                    self._add(name, None, Source.SETUP)
-
-    def _add_topology(self, direction: Direction, halos: HaloCounts) -> None:
-        sent = tuple(hubs + halos.sent_rows(b) for b, hubs in enumerate(halos.hub_rows))
-        pointers = tuple(rows + 1 for rows in self._block_rows)
-        edges = halos.edges
-        rows_of = {"indptr": pointers, "indices": edges, "packed": edges, "sends": sent}
-        if self._info.weighted:
-            rows_of["weights"] = edges
-        dtypes = {"indptr": "int64", "weights": "float32"}
-        for array, rows in rows_of.items():
-            name = f"{direction}/{array}"
-            stored = array not in ("packed", "sends")
-            self._fields[name] = Field(
-                name=name,
-                dtype=dtypes.get(array, "int32"),
-                rows=rows,
-                width=None,
-                source=Source.STORE if stored else Source.SETUP,
-                array=name if stored else None,
-            )
 
     # Phases
 
@@ -184,17 +134,28 @@ class Unroller:
         return "in" if self._info.symmetric else direction
 
     def _pull(
-        self, field: str, aggregation: Aggregation, direction: Direction, output: str, slice_width: int | None = None
+        self,
+        kind: PhaseKind,
+        field: str,
+        aggregation: Aggregation,
+        direction: Direction,
+        output: str,
+        width: int,
+        *,
+        in_slices: bool = False,
     ) -> Pull:
+        attention = aggregation.attention
         pull = Pull(
             field=field,
             direction=direction,
             topology=self._topology(direction),
             weighted=aggregation.adjacency.weighted,
-            width=self._program.widths[aggregation.output] if slice_width is None else slice_width,
+            width=width,
             reduce=aggregation.reduce,
-            in_slices=slice_width is not None,
+            in_slices=in_slices,
             rounded=output in self._rounded,
+            attention=attention,
+            positions=attention is not None and attention.dropout > 0 and kind != "evaluate",
         )
         self._published[field] = pull
         return pull
@@ -213,9 +174,9 @@ class Unroller:
                 index=len(self._phases),
                 kind=kind,
                 stage=stage,
-                reads=tuple(self._in_slices(reads)),
+                reads=tuple(self._table.in_slices(reads)),
                 pulls=tuple(pulls),
-                writes=tuple(self._in_slices(writes)),
+                writes=tuple(self._table.in_slices(writes)),
                 recomputes=tuple(recomputes),
                 retains=retained is not None,
                 workspace_bytes=sum(cost.workspace_bytes for cost in costs),
@@ -226,9 +187,9 @@ class Unroller:
 
     def _pull_slices(self, kind: PhaseKind, stage: int, pulls: list[SlicedPull]) -> None:
         """Phases that pull slice after slice."""
-        for number in range(max((len(self._slices[pull.source]) for pull in pulls), default=0)):
-            now = [pull for pull in pulls if number < len(self._slices[pull.source])]
-            outputs = [self._slices[pull.output][number] for pull in now]
+        for number in range(max((len(self._table.slices[pull.source]) for pull in pulls), default=0)):
+            now = [pull for pull in pulls if number < len(self._table.slices[pull.source])]
+            outputs = [self._table.slices[pull.output][number] for pull in now]
             self._phases.append(
                 Phase(
                     index=len(self._phases),
@@ -237,11 +198,13 @@ class Unroller:
                     reads=tuple(dict.fromkeys(name for pull in now for name in pull.vectors)),
                     pulls=tuple(
                         self._pull(
-                            self._slices[pull.source][number],
+                            kind,
+                            self._table.slices[pull.source][number],
                             pull.aggregation,
                             pull.direction,
                             pull.output,
-                            self._fields[out].width,
+                            self._table.fields[out].width or 1,
+                            in_slices=True,
                         )
                         for pull, out in zip(now, outputs, strict=True)
                     ),
@@ -261,11 +224,12 @@ class Unroller:
         pulled = set()
         if kind != "backward":
             aggregations = self._program.aggregations_at(stage)
-            pulled = {prefix + a.output for a in aggregations} | {ties_name(a) for a in aggregations}
+            pulled = {prefix + a.output for a in aggregations}
+            pulled |= {prefix + name for a in aggregations for name in (ties_name(a), softmax_name(a))}
         copied = [name for name in dict.fromkeys(writes) if name not in pulled or name in self._rounded]
         # Sums that were rounded are read at once.
-        copied += [n for n in (*reads, *pulled.intersection(writes)) if n in self._slices or n in self._rounded]
-        parts = [[self._fields[part] for part in self._in_slices([name])] for name in copied]
+        copied += [n for n in (*reads, *pulled.intersection(writes)) if n in self._table.slices or n in self._rounded]
+        parts = [[self._table.fields[part] for part in self._table.in_slices([name])] for name in copied]
         sizes = [rows * sum(f.row_bytes + 4 * (f.width or 1) for f in of_name) for of_name in parts]
         segment = self._program.segments[stage]
         if kind == "backward":
@@ -295,18 +259,19 @@ class Unroller:
         for aggregation in program.aggregations_at(stage):
             width = program.widths[aggregation.output]
             source = prefixed(published_name(aggregation.input, aggregation), prefix)
-            output = self._add(prefix + aggregation.output, width)
-            names = vector_names(aggregation.adjacency)
-            vectors = tuple(name for name in (names.row, names.loops) if name is not None)
+            output = self._table.add(prefix + aggregation.output, width)
+            vectors = vectors_of(vector_names(aggregation.adjacency))
             if aggregation in self._sliced:
                 sliced.append(SlicedPull(aggregation, source, output, vectors, "in"))
                 reads.append(output)
                 continue
             reads += vectors
-            pulls.append(self._pull(source, aggregation, "in", output))
+            reads += () if aggregation.query is None else [prefix + aggregation.query]
+            pulls.append(self._pull(kind, source, aggregation, "in", output, width))
             writes.append(output)
-            if kind != "evaluate" and aggregation.reduce == "max" and aggregation.input in program.needs_grad:
-                writes.append(self._add(ties_name(aggregation), width))
+            differentiated = is_differentiated(program, aggregation)
+            kept = kept_beside(aggregation, width, training=kind != "evaluate", needs_grad=differentiated)
+            writes += [self._table.add(prefix + name, columns) for name, columns in kept.items()]
         self._pull_slices("evaluate" if prefix else "forward", stage, sliced)
         return reads, pulls, writes
 
@@ -321,12 +286,12 @@ class Unroller:
         reads, pulls, writes = self._aggregate(stage, kind)
         reads += [prefixed(value, prefix) for value in self._carried(stage)]
         for value in program.segments[stage].outputs:
-            if local_consumers(program, value, stage):
-                writes.append(self._add(prefix + value, program.widths[value]))
+            if local_consumers(program, value, stage) or queried(program, value):
+                writes.append(self._table.add(prefix + value, program.widths[value]))
             writes += self._publish(value, prefix, reads)
         retained = self._retaining(program.segments[stage])
         if keep and retained is not None:
-            writes += [self._add(value, width) for value, width in retained.hidden.items()]
+            writes += [self._table.add(value, width) for value, width in retained.hidden.items()]
         if kind == "evaluate" and stage == program.last_stage and program.labelled:
             reads += [LABELS, SPLIT]
         if writes or stage == program.last_stage or moments_made(program, stage, kind):
@@ -339,23 +304,21 @@ class Unroller:
             neighbor = vector_names(aggregation.adjacency).neighbor
             if neighbor is not None:
                 reads.append(neighbor)
-            names.append(self._add(prefix + published_name(value, aggregation), self._program.widths[value]))
+            names.append(self._table.add(prefix + published_name(value, aggregation), self._program.widths[value]))
         return names
 
     def _gradient_writes(self, segment: Segment, reads: list[str]) -> list[str]:
         """The gradients that the backward pass of ``segment`` leaves for others; adds what making them reads."""
         program, writes = self._program, []
         for aggregation in program.aggregations_at(segment.stage):
-            if aggregation.input not in program.needs_grad:
+            if not is_differentiated(program, aggregation):
                 continue
-            width = program.widths[aggregation.output]
-            columns = 2 * width if aggregation.reduce == "max" else width
-            writes.append(self._add(gradient_name(aggregation), columns))
-            row = vector_names(aggregation.adjacency).row
-            reads += [row] if row is not None else []
+            columns = gradient_columns(aggregation, program.widths[aggregation.output])
+            writes.append(self._table.add(gradient_name(aggregation), columns))
+            reads += publishing_reads(aggregation)
         for value in self._carried(segment.stage):
             if value in program.needs_grad:
-                writes.append(self._add(partial_gradient_name(value, segment.stage), program.widths[value]))
+                writes.append(self._table.add(partial_gradient_name(value, segment.stage), program.widths[value]))
         return writes
 
     def _loss(self, stage: int) -> None:
@@ -375,23 +338,22 @@ class Unroller:
             if value not in program.needs_grad:
                 continue
             for aggregation in consumers(program, value):
-                names = vector_names(aggregation.adjacency).transposed
-                vectors = tuple(name for name in (names.row, names.loops) if name is not None)
-                source = gradient_name(aggregation)
+                source, width = gradient_name(aggregation), program.widths[value]
+                output, beside = pulled_gradient_name(aggregation), input_gradient_reads(aggregation)
                 if aggregation in self._sliced:
-                    output = self._add(pulled_gradient_name(aggregation), program.widths[aggregation.output])
-                    sliced.append(SlicedPull(aggregation, source, output, vectors, "out"))
+                    self._table.add(output, width)
+                    sliced.append(SlicedPull(aggregation, source, output, tuple(beside), "out"))
                     reads.append(output)
                     continue
-                reads += vectors
-                pulls.append(self._pull(source, aggregation, "out", pulled_gradient_name(aggregation)))
-                # Which inputs reached the maximum is seen by comparing them with it.
-                reads += [value] if aggregation.reduce == "max" else []
+                reads += beside
+                pulls.append(self._pull("backward", source, aggregation, "out", output, width))
+            for aggregation in queried(program, value):
+                # Scores are computed again, from what was published forward.
+                source, width = published_name(aggregation.input, aggregation), program.widths[value]
+                reads += query_gradient_reads(aggregation, gradient_name(aggregation))
+                pulls.append(self._pull("backward", source, aggregation, "in", value, width))
             reads += [partial_gradient_name(value, s.stage) for s in local_consumers(program, value, stage)]
             reads += [value] if differentiated_moments(program, value) else []
-        reads += [
-            ties_name(a) for a in program.aggregations_at(stage) if a.reduce == "max" and a.input in program.needs_grad
-        ]
         writes = self._gradient_writes(segment, reads)
         self._pull_slices("backward", stage, sliced)
         self._append("backward", stage, reads, pulls, writes)

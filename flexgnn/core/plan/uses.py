@@ -15,6 +15,16 @@ def consumers(program: Program, value: str) -> list[Aggregation]:
     return [a for a in program.aggregations if a.input == value]
 
 
+def queried(program: Program, value: str) -> list[Aggregation]:
+    """Attentions that ``value`` is the query of."""
+    return [a for a in program.aggregations if a.query == value]
+
+
+def is_differentiated(program: Program, aggregation: Aggregation) -> bool:
+    """Whether an input of ``aggregation`` needs a gradient."""
+    return not program.needs_grad.isdisjoint((aggregation.input, aggregation.query))
+
+
 def backward_stages(program: Program) -> list[int]:
     """Stages before the last whose segment has outputs that need a gradient, latest first."""
     return [s.stage for s in reversed(program.segments[:-1]) if any(v in program.needs_grad for v in s.outputs)]

@@ -18,6 +18,7 @@ from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.locality import Locality
 from flexgnn.core.plan.topology import Direction, HaloCounts, HaloPass
 from flexgnn.core.plan.work import Work
+from flexgnn.core.program.attention import Attention
 from flexgnn.core.program.program import Program, Reduce
 from flexgnn.core.tier import Array
 
@@ -88,6 +89,10 @@ class Pull:
     """Whether ``field`` is a slice of columns of a field, and this all that its phase does (see ``slices.py``)."""
     rounded: bool = False
     """Whether the sums are written to a field that is stored as bfloat16, and so only once they are complete."""
+    attention: Attention | None = None
+    """Of ``attention``."""
+    positions: bool = False
+    """Whether it has to know where in the graph neighbours are."""
     whole_blocks: bool = False
     """Whether halos are whole blocks (see ``whole_blocks.py``), else of the rows that are needed."""
 
@@ -124,7 +129,7 @@ class Phase:
     @property
     def pulled(self) -> dict[str, Pull]:
         """One pull for each field: aggregations share its rows, and the weights if one of them takes any."""
-        return {pull.field: pull for pull in sorted(self.pulls, key=lambda pull: pull.weighted)}
+        return {pull.field: pull for pull in sorted(self.pulls, key=lambda pull: (pull.weighted, pull.positions))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +228,11 @@ class Workload:
             return np.full(self.blocks.count, self.first_step(phase))
         return self.steps_of(before) + 1
 
+    def loading_phase(self, name: str, first_step: int, *, ahead: bool) -> Phase:
+        """The phase for which field ``name`` is asked for whole from ``first_step`` on; others after it may use it."""
+        pullers = (phase for phase in self.phases if name in phase.pulled)
+        return next(p for p in pullers if self.steps_of_loads(p, ahead=ahead).min() == first_step)
+
     def last_step(self, phase: Phase) -> int:
         return self.first_step(phase) + self.blocks.count - 1
 
@@ -292,7 +302,11 @@ class Workload:
 
 
 def topology_fields(pull: Pull, packed: bool) -> list[str]:
-    """Names of the adjacency ``pull`` reads: indices into block, hubs and halo if ``packed``, else into the graph."""
+    """Names of the adjacency ``pull`` reads: indices into block, hubs and halo if ``packed``, else into the graph.
+
+    Pointers, indices and weights come first; positions that are not the indices last.
+    """
     localized = "blocks" if pull.whole_blocks else "packed"
     names = [f"{pull.topology}/indptr", f"{pull.topology}/{localized if packed else 'indices'}"]
-    return names + ([f"{pull.topology}/weights"] if pull.weighted else [])
+    names += [f"{pull.topology}/weights"] if pull.weighted else []
+    return names + ([f"{pull.topology}/indices"] if pull.positions and packed else [])

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.fx import Proxy
 from torch.nn import functional
-from torch_geometric.nn import GCNConv, GINConv, SAGEConv
+from torch_geometric.nn import GATConv, GATv2Conv, GCNConv, GINConv, SAGEConv, TransformerConv
 from torch_geometric.nn.aggr import MaxAggregation, MeanAggregation, SumAggregation
 from torch_geometric.nn.conv import MessagePassing
 
-from flexgnn.core.program.program import Adjacency
+from flexgnn.core.program.attention import Attention, Score
+from flexgnn.core.program.program import Adjacency, Reduction
 from flexgnn.core.program.refusals import describe, refuse
+from flexgnn.core.program.row_functions import beside_rows
 
 Aggr = Literal["sum", "mean", "max"]
 Rule = Callable[[Any, Aggr, Proxy, Proxy | None], Proxy]
@@ -26,24 +30,44 @@ Rule = Callable[[Any, Aggr, Proxy, Proxy | None], Proxy]
 EDGE_INDEX = "edge_index"
 EDGE_WEIGHT = "edge_weight"
 AGGREGATION = "aggregation"
-"""Key under which a node's ``meta`` holds its (reduce, :class:`Adjacency`)."""
+"""Key under which a node's ``meta`` holds its :class:`~flexgnn.core.program.program.Reduction`."""
 
 _AGGRS: dict[type, Aggr] = {SumAggregation: "sum", MeanAggregation: "mean", MaxAggregation: "max"}
 _RULES: dict[type, tuple[Rule, frozenset[Aggr]]] = {}
 
 
-def aggregated(x: Tensor) -> Tensor:
+_PLAIN = Adjacency(weighted=False, normalization="none", self_loop_weight=None)
+
+
+def aggregated(x: Tensor, query: Tensor | None = None, width: int | None = None) -> Tensor:
     """Stands for an aggregation in a traced graph. Run, it gives a tensor of the right shape and nothing more."""
-    return x
+    return x[:, :width]
 
 
 def aggregate(x: Proxy, aggr: Aggr, adjacency: Adjacency | None = None) -> Proxy:
     """Record an aggregation of ``x``; over the unweighted graph as it is, where no ``adjacency`` is given."""
     if adjacency is None:
-        adjacency = Adjacency(weighted=False, normalization="mean" if aggr == "mean" else "none", self_loop_weight=None)
+        adjacency = replace(_PLAIN, normalization="mean") if aggr == "mean" else _PLAIN
     out: Proxy = x.tracer.create_proxy("call_function", aggregated, (x,), {})
-    out.node.meta[AGGREGATION] = ("max" if aggr == "max" else "sum", adjacency)
+    out.node.meta[AGGREGATION] = Reduction(reduce="max" if aggr == "max" else "sum", adjacency=adjacency)
     return out
+
+
+def attend(
+    conv: Any, score: Score, source: Proxy, query: Proxy, self_loops: bool, negative_slope: float = 0.0
+) -> Proxy:
+    """Record an attention of nodes with a ``query`` to what their neighbours publish, and what becomes of heads."""
+    attention = Attention(
+        score=score,
+        heads=conv.heads,
+        channels=conv.out_channels,
+        negative_slope=negative_slope,
+        self_loops=self_loops,
+        dropout=conv.dropout if conv.training else 0.0,
+    )
+    out: Proxy = source.tracer.create_proxy("call_function", aggregated, (source, query, attention.width), {})
+    out.node.meta[AGGREGATION] = Reduction(reduce="attention", adjacency=_PLAIN, attention=attention)
+    return out if conv.concat else out.view(-1, conv.heads, conv.out_channels).mean(1)
 
 
 def lowers(conv_class: type, *aggrs: Aggr) -> Callable[[Rule], Rule]:
@@ -87,6 +111,55 @@ def _gin(conv: Any, aggr: Aggr, x: Proxy, edge_weight: Proxy | None) -> Proxy:
     return out
 
 
+def _of_heads(conv: Any, x: Proxy, att: Any) -> Proxy:
+    """The product of each head's channels with a vector: N x H."""
+    out: Proxy = (x.view(-1, conv.heads, conv.out_channels) * att).sum(-1)
+    return out
+
+
+def _with_rest(conv: Any, out: Proxy, x: Proxy) -> Proxy:
+    """The residual term and the bias of GAT."""
+    if conv.res is not None:
+        out = out + conv.res(x)
+    return out if conv.bias is None else out + conv.bias
+
+
+@lowers(GATConv, "sum")
+def _gat(conv: Any, aggr: Aggr, x: Proxy, edge_weight: Proxy | None) -> Proxy:
+    """Velickovic et al. 2018, equations 3 to 6."""
+    source = conv.lin(x) if conv.lin is not None else conv.lin_src(x)
+    target = source if conv.lin is not None else conv.lin_dst(x)
+    keys, query = _of_heads(conv, source, conv.att_src), _of_heads(conv, target, conv.att_dst)
+    published: Any = torch.cat([source, keys], -1)  # type: ignore[list-item]  # proxies
+    out = attend(conv, "additive", published, query, conv.add_self_loops, conv.negative_slope)
+    return _with_rest(conv, out, x)
+
+
+@lowers(GATv2Conv, "sum")
+def _gat_v2(conv: Any, aggr: Aggr, x: Proxy, edge_weight: Proxy | None) -> Proxy:
+    """Brody et al. 2022, equation 7."""
+    source = conv.lin_l(x)
+    target = source if conv.share_weights else conv.lin_r(x)
+    query = x.tracer.create_proxy("call_function", beside_rows, (target, conv.att), {})
+    out = attend(conv, "dynamic", source, query, conv.add_self_loops, conv.negative_slope)
+    return _with_rest(conv, out, x)
+
+
+@lowers(TransformerConv, "sum")
+def _transformer(conv: Any, aggr: Aggr, x: Proxy, edge_weight: Proxy | None) -> Proxy:
+    """Shi et al. 2021, equations 3 to 5."""
+    published: Any = torch.cat([conv.lin_value(x), conv.lin_key(x)], -1)
+    out: Any = attend(conv, "product", published, conv.lin_query(x), self_loops=False)
+    if conv.root_weight:
+        skip = conv.lin_skip(x)
+        if conv.lin_beta is None:
+            out = out + skip
+        else:
+            beta = conv.lin_beta(torch.cat([out, skip, out - skip], -1)).sigmoid()
+            out = beta * skip + (1 - beta) * out
+    return out  # type: ignore[no-any-return]
+
+
 def lower_conv(conv: MessagePassing, path: str, *args: Any, **kwargs: Any) -> Proxy:
     """What ``conv(*args, **kwargs)`` computes, recorded by its rule.
 
@@ -115,6 +188,8 @@ def _check_settings(conv: Any, what: str) -> None:
         raise refuse(what, f"has node_dim={conv.node_dim}", "use node_dim=-2")
     if conv.decomposed_layers > 1:
         raise refuse(what, f"has decomposed_layers={conv.decomposed_layers}", "use decomposed_layers=1")
+    if getattr(conv, "edge_dim", None) is not None:
+        raise refuse(what, f"has edge_dim={conv.edge_dim}", "edge features aren't supported: leave edge_dim out")
     if conv.explain:
         raise refuse(what, "is in explain mode", "set conv.explain = False")
     hooked = [name for name, value in vars(conv).items() if name.endswith("_hooks") and value]
@@ -141,6 +216,14 @@ def _check_inputs(conv: Any, what: str, args: tuple[Any, ...], kwargs: dict[str,
             what,
             "is called with an edge_weight that isn't the model's own",
             "compute edge weights before training and store them with the graph",
+        )
+    if given.get("edge_attr") is not None:
+        raise refuse(what, "is called with edge_attr", "edge features aren't supported: leave edge_attr out")
+    if given.get("return_attention_weights") is not None:
+        raise refuse(
+            what,
+            "is asked for its attention weights",
+            "FlexGNN never holds a number for each edge: leave return_attention_weights out",
         )
     if given.get("size") is not None:
         raise refuse(what, "is called with a size", "bipartite graphs aren't supported: leave size out")

@@ -36,11 +36,16 @@ _compile = compiled(boundscheck=False)
 
 
 @_compile
-def draw(first: np.uint64, count: int, site: np.uint32, key_0: np.uint32, key_1: np.uint32, words: Array) -> None:
-    """Philox4x32-10 at the counters ``first : first + count``; lane l of counter n goes to ``words[l * count + n]``."""
+def draw(
+    first: np.uint64, count: int, third: np.uint32, site: np.uint32, key_0: np.uint32, key_1: np.uint32, words: Array
+) -> None:
+    """Philox4x32-10 at the counters ``first : first + count``; lane l of counter n goes to ``words[l * count + n]``.
+
+    ``third`` and ``site`` are the upper words of all these counters.
+    """
     for n in range(count):
         counter = first + np.uint64(n)
-        c_0, c_1, c_2, c_3 = np.uint32(counter & _LOW), np.uint32(counter >> _HALF), np.uint32(0), site
+        c_0, c_1, c_2, c_3 = np.uint32(counter & _LOW), np.uint32(counter >> _HALF), third, site
         k_0, k_1 = key_0, key_1
         for _ in range(10):
             product_0, product_1 = _MULTIPLIER_0 * np.uint64(c_0), _MULTIPLIER_1 * np.uint64(c_2)
@@ -71,7 +76,7 @@ def _apply_mask(
     words = np.empty(4 * _GROUP, dtype=np.uint32)
     stop = first + values.shape[0]
     for group in range(first // words.shape[0], (stop + words.shape[0] - 1) // words.shape[0]):
-        draw(np.uint64(group) * np.uint64(_GROUP), _GROUP, site, key_0, key_1, words)
+        draw(np.uint64(group) * np.uint64(_GROUP), _GROUP, np.uint32(0), site, key_0, key_1, words)
         begins = group * words.shape[0]
         a, b = max(first, begins), min(stop, begins + words.shape[0])
         inside, drawn = slice(a - first, b - first), slice(a - begins, b - begins)
@@ -79,9 +84,15 @@ def _apply_mask(
 
 
 @lru_cache(maxsize=64)
-def _key(seed: int, epoch: int) -> tuple[np.uint32, np.uint32]:
+def key_of(seed: int, epoch: int) -> tuple[np.uint32, np.uint32]:
+    """The key of an epoch."""
     words = np.random.SeedSequence((seed, epoch)).generate_state(2, np.uint32)
     return words[0], words[1]
+
+
+def threshold_of(p: float) -> np.uint32:
+    """Random words below it drop what they are drawn for, with probability ``p``."""
+    return np.uint32(min(round(p * 2**32), 2**32 - 1))
 
 
 @dataclass
@@ -110,14 +121,14 @@ def _mask(values: Tensor, p: float, site: int, rows: RowContext, out: Tensor) ->
     if (count := _draws.get()) is not None:
         count.values += values.numel()
     elements_per_row = values[0].numel() if len(values) else 0
-    key_0, key_1 = _key(rows.seed, rows.epoch)
+    key_0, key_1 = key_of(rows.seed, rows.epoch)
     _apply_mask(
         values.view(-1).numpy(),
         rows.start * elements_per_row,
         np.uint32(site),
         key_0,
         key_1,
-        np.uint32(min(round(p * 2**32), 2**32 - 1)),
+        threshold_of(p),
         np.float32(1 / (1 - p)),
         out.view(-1).numpy(),
     )

@@ -29,7 +29,7 @@ _COLUMNS = "h0"
 
 def is_foldable(node: Node) -> bool:
     """Whether ``node`` is a stored value, or made from one by aggregations alone."""
-    while node.target is aggregated:
+    while node.target is aggregated and node.meta[AGGREGATION].attention is None:
         (node,) = node.all_input_nodes
     return node.op == "placeholder" and is_stored(str(node.target))
 
@@ -43,12 +43,12 @@ def fold(graph: Graph) -> tuple[Folded, ...]:
         if node.target is not aggregated or not is_foldable(node) or any(user.op == "output" for user in node.users):
             continue
         value = str(node.all_input_nodes[0].target)
-        reduce, adjacency = node.meta[AGGREGATION]
-        name = _folded_name(value, reduce, adjacency)
+        reduction = node.meta[AGGREGATION]
+        name = _folded_name(value, reduction.reduce, reduction.adjacency)
         if name not in folded:
             with graph.inserting_before(rows):
                 folded[name] = graph.placeholder(name)
-            found.append(Folded(name=name, input=value, reduce=reduce, adjacency=adjacency))
+            found.append(Folded(name=name, input=value, reduce=reduction.reduce, adjacency=reduction.adjacency))
         node.replace_all_uses_with(folded[name])
         graph.erase_node(node)
     return tuple(found)

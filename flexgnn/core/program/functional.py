@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from flexgnn.core.program.convs import AGGREGATION
 from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.modules import is_in_place, out_of_place
 from flexgnn.core.program.norms import tracked_affine
+from flexgnn.core.program.program import Reduction
 from flexgnn.core.program.refusals import locate, operation, refuse
 from flexgnn.core.program.trace import IN_PLACE_OPERATORS
 
@@ -73,8 +74,14 @@ def _canonical(graph: Graph) -> list[str]:
             continue
         number[node] = len(lines)
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: slice(number[n], "value"))
-        lines.append(repr((node.op, node.target, args, kwargs, node.meta.get(AGGREGATION))))
+        lines.append(repr((node.op, node.target, args, kwargs, _without_dropout(node.meta.get(AGGREGATION)))))
     return lines
+
+
+def _without_dropout(reduction: Reduction | None) -> Reduction | None:
+    if reduction is None or reduction.attention is None:
+        return reduction
+    return replace(reduction, attention=replace(reduction.attention, dropout=0.0, site=0))
 
 
 class _Functionalizer:
@@ -139,7 +146,15 @@ class _Functionalizer:
     def _copy(self, node: Node) -> Node:
         copy = self.graph.node_copy(node, lambda used: self.cells[used].value)
         copy.meta = dict(node.meta)
+        reduction: Reduction | None = copy.meta.get(AGGREGATION)
+        if reduction is not None and reduction.attention is not None and reduction.attention.dropout:
+            numbered = replace(reduction.attention, site=self._next_site())
+            copy.meta[AGGREGATION] = replace(reduction, attention=numbered)
         return copy
+
+    def _next_site(self) -> int:
+        self.sites += 1
+        return self.sites - 1
 
     def _compute(self, node: Node, view: bool = False) -> None:
         self.cells[node] = _Cell(self._copy(node), shared=view)
@@ -185,9 +200,8 @@ class _Functionalizer:
                 operation(node), "is on in evaluation as well as in training", "pass training=self.training to it"
             )
         cell = self._writable(node) if in_place else None
-        value = self.graph.call_function(dropout, (self.cells[_subject(node)].value, p, self.sites, self.rows))
+        value = self.graph.call_function(dropout, (self.cells[_subject(node)].value, p, self._next_site(), self.rows))
         value.meta = dict(node.meta)
-        self.sites += 1
         if cell is None:
             cell = _Cell(value)
         cell.value = value

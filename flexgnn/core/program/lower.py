@@ -65,13 +65,15 @@ def _assemble(root: torch.nn.Module, graph: Graph, rewritten: Rewritten, rewrite
     computed = frozenset(name for name in widths if not is_stored(name))
     needs_grad = with_gradients if "gradients" in rewrites else computed | with_gradients
     segments = [build_segment(root, graph, cut, stage, facts, needs_grad) for stage in range(len(cut.parts))]
+    aggregations = tuple(_aggregation(node, cut, facts) for node in cut.aggregations)
     hidden = {name: width for s in segments if s.retaining for name, width in s.retaining.hidden.items()}
     return Program(
         segments=tuple(segments),
-        aggregations=tuple(_aggregation(node, cut, facts) for node in cut.aggregations),
+        aggregations=aggregations,
         widths=widths | hidden,
         needs_grad=needs_grad,
-        evaluates_apart=any(n.target in (dropout, tracked_affine) for part in cut.parts for n in part.body),
+        evaluates_apart=any(n.target in (dropout, tracked_affine) for part in cut.parts for n in part.body)
+        or any(a.attention is not None and a.attention.dropout > 0 for a in aggregations),
         moments=tuple(_moment(node, cut, facts) for node in cut.moments),
         running=tuple(_running(root, graph, cut)),
         folded=rewritten.folded,
@@ -115,11 +117,13 @@ def _running(root: torch.nn.Module, graph: Graph, cut: Partition) -> Iterator[Ru
 
 
 def _aggregation(node: Node, cut: Partition, facts: dict[Node, Fact]) -> Aggregation:
-    reduce, adjacency = node.meta[AGGREGATION]
+    reduction, inputs = node.meta[AGGREGATION], node.all_input_nodes
     return Aggregation(
         stage=facts[node].stage or 0,
-        input=cut.names[node.all_input_nodes[0]],
+        input=cut.names[inputs[0]],
         output=cut.aggregation_names[node],
-        reduce=reduce,
-        adjacency=adjacency,
+        reduce=reduction.reduce,
+        adjacency=reduction.adjacency,
+        attention=reduction.attention,
+        query=None if reduction.attention is None else cut.names[inputs[1]],
     )

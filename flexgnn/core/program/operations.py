@@ -15,6 +15,8 @@ import torch
 from torch.fx import Node
 from torch.nn import functional
 
+from flexgnn.core.program import row_functions
+
 
 @dataclass(frozen=True, kw_only=True)
 class Operand:
@@ -147,6 +149,13 @@ def _transpose(node: Node, operands: Operands) -> str | None:
     return _MIXES if subject is None or _crosses(dims, len(subject.shape or ())) else None
 
 
+def _beside_rows(node: Node, operands: Operands) -> str | None:
+    subject = _subject(node, operands)
+    if subject is None or len(subject.shape or ()) != 2 or not _without_rows(node.args[1], operands):
+        return _NO_ROWS
+    return None
+
+
 def _never(node: Node, operands: Operands) -> str | None:
     return "transposes rows"
 
@@ -171,6 +180,7 @@ OPERATIONS: dict[str, Rule] = {
     **dict.fromkeys(("chunk", "split"), _over_dim(2, default=0)),
     **dict.fromkeys(("matmul", "mm"), _matmul),
     **dict.fromkeys(("reshape", "view"), _view),
+    "beside_rows": _beside_rows,
     "flatten": _flatten,
     "getitem": _getitem,
     "layer_norm": _layer_norm,
@@ -187,7 +197,7 @@ OPERATIONS: dict[str, Rule] = {
 
 _FUNCTIONS: dict[Any, str] = {
     getattr(namespace, name): name
-    for namespace in (torch, functional, operator)
+    for namespace in (torch, functional, operator, row_functions)
     for name in OPERATIONS
     if callable(getattr(namespace, name, None))
 }

@@ -113,7 +113,7 @@ def _place(logits: Node, reductions: list[Node], facts: dict[Node, Fact]) -> lis
         due = [node for node in reductions if facts[node].stage == stage + 1]
         measured = [node.all_input_nodes[0] for node in due if node.target is column_moments]
         part.inputs.update(node for node in measured if node.op == "placeholder")
-        demanded = [node.all_input_nodes[0] for node in due]
+        demanded = [used for node in due for used in node.all_input_nodes]
         demanded = [node for node in demanded if node.op != "placeholder"]
         if stage == len(parts) - 1:
             demanded.append(logits)

@@ -19,10 +19,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flexgnn.core.program.attention import Attention
+
 FEATURES = "x"
 """The name of the value that holds the input features."""
 
-Reduce = Literal["sum", "max"]
+Reduce = Literal["sum", "max", "attention"]
 Normalization = Literal["none", "mean", "gcn"]
 
 
@@ -46,6 +48,17 @@ class Adjacency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reduction:
+    """What an aggregation does with its inputs."""
+
+    reduce: Reduce
+    """``max`` is elementwise, takes no weights, and shares the gradient equally among ties."""
+    adjacency: Adjacency
+    attention: Attention | None = None
+    """Of ``attention``, which takes no weights of edges either."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Aggregation:
     """``output[i] = reduce over in-neighbours j of adjacency[i, j] * input[j]``; 0 where there is none."""
 
@@ -53,8 +66,10 @@ class Aggregation:
     input: str
     output: str
     reduce: Reduce
-    """``max`` is elementwise, takes no weights, and shares the gradient equally among ties."""
     adjacency: Adjacency
+    attention: Attention | None = None
+    query: str | None = None
+    """The value that an attention reads at each node itself."""
 
 
 @dataclass(frozen=True, kw_only=True)

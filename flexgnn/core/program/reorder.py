@@ -77,7 +77,7 @@ class Swap:
 def possible_swaps(root: torch.nn.Module, graph: Graph, facts: dict[Node, Fact]) -> Iterator[Swap]:
     """All swaps that leave the result of ``graph`` as it is, where no one else reads what lies between the two."""
     for node in graph.nodes:
-        if node.target is not aggregated or node.meta[AGGREGATION][0] != "sum":
+        if node.target is not aggregated or node.meta[AGGREGATION].reduce != "sum":
             continue
         (before,) = node.all_input_nodes
         linear = _as_linear(root, before, facts)

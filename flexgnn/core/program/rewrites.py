@@ -93,7 +93,7 @@ def _next_swap(root: torch.nn.Module, graph: Graph, facts: dict[Node, Fact], rew
 def _separate_scaled_inputs(graph: Graph) -> None:
     """Copy stored values before aggregations that scale what they pull: only what a segment puts out can be scaled."""
     for node in list(graph.nodes):
-        if node.target is aggregated and node.meta[AGGREGATION][1].normalization == "gcn":
+        if node.target is aggregated and node.meta[AGGREGATION].adjacency.normalization == "gcn":
             (value,) = node.all_input_nodes
             if value.op == "placeholder":
                 with graph.inserting_before(node):

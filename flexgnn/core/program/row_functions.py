@@ -31,6 +31,11 @@ def plus_bias_(a: Tensor, bias: Tensor) -> Tensor:
     return a.add_(bias)
 
 
+def beside_rows(x: Tensor, vector: Tensor) -> Tensor:
+    """Each row of ``x`` (R x D), followed by the E elements of ``vector``: R x (D + E)."""
+    return torch.cat([x, vector.reshape(1, -1).expand(len(x), -1)], dim=1)
+
+
 def plus_product(a: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """``a + x weight'``, from R x E, R x D and E x D."""
     return torch.addmm(a, x, weight.t())

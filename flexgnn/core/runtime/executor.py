@@ -29,9 +29,12 @@ from flexgnn.core.runtime.movement import Movement
 from flexgnn.core.runtime.setup import Setup
 from flexgnn.core.runtime.storage import Storage
 from flexgnn.core.runtime.tile_pool import single_threaded_products, tile_pool
-from flexgnn.core.runtime.tiles import Neighbors, StepData, TileResult, TileRunner
+from flexgnn.core.runtime.tile_view import Neighbors, StepData
+from flexgnn.core.runtime.tiles import TileResult, TileRunner
 from flexgnn.core.tier import Array, ComputeBackend
 
+RowsOf = Callable[[tuple[int, int]], RowContext]
+"""From a tile to the rows that it is."""
 LogitsSink = Callable[[int, Tensor], None]
 """Takes the position of a tile's first row and the logits of its rows (T x C)."""
 
@@ -127,14 +130,17 @@ class Executor:
         self.memory.ledger.take(phase.workspace_bytes, "The workspace of a step")
         data = self._data(step, totals.moments)
         start = time.perf_counter()
-        data = self._pull_all_but_last(data, step)
-        if not self._workload.program.fused and phase.column_slice is None:
-            data = self._pull_last(data, block)
         first_row = self._workload.blocks.start(block)
 
+        def rows_of(tile: tuple[int, int]) -> RowContext:
+            return RowContext(start=first_row + tile[0], seed=seed, epoch=epoch, training=phase.training)
+
+        data = self._pull_all_but_last(data, step, rows_of)
+        if not self._workload.program.fused and phase.column_slice is None:
+            data = self._pull_last(data, block, rows_of)
+
         def work(tile: tuple[int, int]) -> TileResult:
-            rows = RowContext(start=first_row + tile[0], seed=seed, epoch=epoch, training=phase.training)
-            return self._runner.run(data, tile, rows)
+            return self._runner.run(data, tile, rows_of(tile))
 
         # Gradients are added in one order, whatever the blocks are.
         tiles = self._workload.blocks.tiles(block)[:: -1 if phase.descending else 1]
@@ -183,7 +189,7 @@ class Executor:
     def _neighbors(self, pull: Pull, block: int) -> Neighbors:
         packed = self._by_halos(pull)
         topology = [self.memory.rows(name, block) for name in topology_fields(pull, packed)]
-        indptr, indices, weights = (*topology, NO_VECTOR)[:3]
+        indptr, indices, *rest = topology
         local = self.memory.rows(pull.field, block) if packed else self.memory.whole(pull.field)
         return Neighbors(
             local=local,
@@ -196,14 +202,15 @@ class Executor:
             last_pass=True,
             indptr=indptr,
             indices=indices,
-            weights=weights,
+            weights=rest[0] if pull.weighted else NO_VECTOR,
+            positions=rest[-1] if pull.positions and packed else indices,
             own=0 if packed else self._workload.blocks.start(block),
         )
 
     def _by_halos(self, pull: Pull) -> bool:
         return self._plan.decisions.access[pull.field] in BY_HALOS
 
-    def _pull_all_but_last(self, data: StepData, step: Step) -> StepData:
+    def _pull_all_but_last(self, data: StepData, step: Step, rows_of: RowsOf) -> StepData:
         """Make every pass of the step's pulls but the last; return the data of the last."""
         ready = dict(data.neighbors)
         for pull in step.phase.pulled.values():
@@ -211,13 +218,13 @@ class Executor:
                 for neighbors in self._passes(pull, step.block, data.neighbors[pull.field]):
                     ready[pull.field] = neighbors
                     if not neighbors.last_pass:
-                        self._advance(replace(data, neighbors=ready), pull.field, step.block)
+                        self._advance(replace(data, neighbors=ready), pull.field, step.block, rows_of)
         return replace(data, neighbors=ready)
 
-    def _pull_last(self, data: StepData, block: int) -> StepData:
+    def _pull_last(self, data: StepData, block: int, rows_of: RowsOf) -> StepData:
         """Make the last pass of all pulls, before any tile is computed."""
         for name in data.neighbors:
-            self._advance(data, name, block)
+            self._advance(data, name, block, rows_of)
         return replace(data, pulled=True)
 
     def _passes(self, pull: Pull, block: int, neighbors: Neighbors) -> Iterator[Neighbors]:
@@ -236,9 +243,9 @@ class Executor:
                 last_pass=part == last,
             )
 
-    def _advance(self, data: StepData, field: str, block: int) -> None:
+    def _advance(self, data: StepData, field: str, block: int, rows_of: RowsOf) -> None:
         tiles = self._workload.blocks.tiles(block)
-        list(self._pool.map(lambda tile: self._runner.advance(data, field, tile), tiles))
+        list(self._pool.map(lambda tile: self._runner.advance(data, field, tile, rows_of(tile)), tiles))
 
     def _gather(self, rows: Array, chosen: Array, out: Array) -> None:
         """``out = rows[chosen]``, a part for each thread."""

@@ -82,8 +82,8 @@ class Movement:
         workload, fills = self._workload, dict[int, list[tuple[int, int]]]()
         for index, slot in enumerate(self._plan.slots):
             if slot.role == "whole" and slot.loaded and slot.first_step != SETUP_STEP:
-                phase = workload.steps[slot.last_step].phase
                 ahead = self._plan.decisions.access[slot.field] == "ahead"
+                phase = workload.loading_phase(slot.field, slot.first_step, ahead=ahead)
                 steps = workload.steps_of_loads(phase, ahead=ahead)
                 for block, step in enumerate(steps.tolist()):
                     fills.setdefault(step, []).append((index, block))

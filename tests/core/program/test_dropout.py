@@ -27,7 +27,7 @@ def test_philox_known_answers(counter, site, key, expected):
         site, key = 0x03707344, (0xA4093822, 0x299F31D0)
         expected = philox((counter & 0xFFFFFFFF, counter >> 32, 0, site), key)
     words = np.empty(4, dtype=np.uint32)
-    draw(np.uint64(counter), 1, np.uint32(site), np.uint32(key[0]), np.uint32(key[1]), words)
+    draw(np.uint64(counter), 1, np.uint32(0), np.uint32(site), np.uint32(key[0]), np.uint32(key[1]), words)
     assert words.tolist() == expected
 
 

@@ -1,0 +1,102 @@
+"""What a tile pulls and publishes, by the kind of aggregation: sums, maxima, attention.
+
+Shape legend: T rows of a tile, D width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flexgnn.core.plan.names import gradient_name, prefixed, published_name, softmax_name, ties_name
+from flexgnn.core.program.adjacency import vector_names
+from flexgnn.core.program.attention import Attention
+from flexgnn.core.program.attention_kernels import (
+    ATTEND,
+    NO_POSITIONS,
+    TO_QUERY,
+    TO_SOURCE,
+    form_of,
+    mask_of,
+    pull_attention,
+)
+from flexgnn.core.program.program import Aggregation, RowContext
+from flexgnn.core.runtime.tile_view import TileView
+from flexgnn.core.tier import Array
+
+
+def source_of(view: TileView, aggregation: Aggregation) -> str:
+    """The field that an aggregation pulls from in the pass at hand."""
+    return prefixed(published_name(aggregation.input, aggregation), view.prefix)
+
+
+def aggregate(view: TileView, aggregation: Aggregation, rows: RowContext) -> None:
+    """A pass of an aggregation."""
+    source, output, adjacency = source_of(view, aggregation), view.prefix + aggregation.output, aggregation.adjacency
+    if aggregation.attention is not None:
+        state, query = view.rows(view.prefix + softmax_name(aggregation)), _query(view, aggregation)
+        _attend(view, aggregation.attention, source, ATTEND, (query, query, view.rows(output), state), rows)
+    elif aggregation.reduce == "max":
+        name, out = ties_name(aggregation), view.rows(output)
+        view.pull_max(source, out, view.rows(name) if view.has(name) else np.empty_like(out))
+    else:
+        view.sum_into(output, source, vector_names(adjacency), weighted=adjacency.weighted)
+
+
+def pull_gradient(view: TileView, aggregation: Aggregation, sums: Array, rows: RowContext) -> None:
+    """A pass of the gradient of an aggregation's input into ``sums`` (T x D)."""
+    name, adjacency = gradient_name(aggregation), aggregation.adjacency
+    if aggregation.attention is not None:
+        own = view.rows(aggregation.input)
+        # Only a dynamic attention has something of queries that its sources need.
+        query = _query(view, aggregation) if aggregation.attention.score == "dynamic" else own
+        _attend(view, aggregation.attention, name, TO_SOURCE, (own, query, sums, sums), rows)
+    elif aggregation.reduce == "max":
+        view.pull_max_gradient(name, view.rows(aggregation.input), sums)
+    else:
+        view.pull_sum(name, vector_names(adjacency).transposed, sums, weighted=adjacency.weighted)
+
+
+def pull_query_gradient(view: TileView, aggregation: Aggregation, sums: Array, rows: RowContext) -> None:
+    """A pass of the gradient of an attention's queries into ``sums`` (T x D)."""
+    assert aggregation.attention is not None, "others have no queries"
+    own = view.rows(gradient_name(aggregation))
+    query = _query(view, aggregation) if aggregation.attention.score == "dynamic" else own
+    _attend(view, aggregation.attention, source_of(view, aggregation), TO_QUERY, (own, query, sums, sums), rows)
+
+
+def publish_gradient(view: TileView, aggregation: Aggregation, gradient: Tensor) -> None:
+    """Write what others pull of the gradient of an aggregation's output (T x D)."""
+    name, width = gradient_name(aggregation), gradient.shape[1]
+    if aggregation.attention is not None:
+        attention, out = aggregation.attention, view.tensor(aggregation.output)
+        products = (gradient * out).view(-1, attention.heads, attention.channels).sum(2)
+        keys = torch.from_numpy(_query(view, aggregation)[:, : attention.key_width])
+        parts = [gradient, keys, view.tensor(softmax_name(aggregation)), products]
+        torch.cat(parts, dim=1, out=view.tensor(name))
+    elif aggregation.reduce == "max":
+        out = view.tensor(name)
+        torch.div(gradient, view.tensor(ties_name(aggregation)).clamp(min=1), out=out[:, :width])
+        out[:, width:] = view.tensor(aggregation.output)
+    else:
+        view.write(name, gradient, scale=vector_names(aggregation.adjacency).row)
+
+
+def _query(view: TileView, aggregation: Aggregation) -> Array:
+    assert aggregation.query is not None, "attention has queries"
+    return view.rows(view.prefix + aggregation.query)
+
+
+def _attend(
+    view: TileView,
+    attention: Attention,
+    source: str,
+    work: int,
+    arrays: tuple[Array, Array, Array, Array],
+    rows: RowContext,
+) -> None:
+    n, mask = view.data.neighbors[source], mask_of(attention, rows)
+    positions = n.positions if mask.threshold else NO_POSITIONS
+    place = n.own, view.first, rows.start, work
+    pull_attention(*view.reach(n), n.indptr, n.indices, positions, *place, form_of(attention), mask, *arrays)
