@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from graphs import small_graph, smallest_budget, store_of, train_with_flexgnn, train_with_pyg
 from torch import Tensor
 from torch.nn import functional
 from torch_geometric.data import Data
@@ -21,6 +20,7 @@ from flexgnn.core.errors import LoweringError
 from flexgnn.core.program.dropout import draw, key_of, threshold_of
 from flexgnn.core.program.rewrites import all_but
 from flexgnn.planners.greedy import GreedyPlanner
+from tests.graphs import small_graph, smallest_budget, store_of, train_with_flexgnn, train_with_pyg
 
 DROPOUT, SEED, HEADS = 0.4, 3, 6
 

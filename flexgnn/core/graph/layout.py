@@ -16,8 +16,8 @@ import numpy as np
 
 from flexgnn.core.errors import ConfigError
 
-FORMAT_VERSION = 2
-"""Version of the layout that this package writes, and the newest that it reads. Version 1 knew no regression."""
+FORMAT_VERSION = 1
+"""Version of the layout that this package writes, and the newest that it reads."""
 
 TASKS = MULTI_CLASS, MULTI_LABEL, REGRESSION = "multi-class", "multi-label", "regression"
 """What labels are: one class a node; several, each of which a node has or not; or numbers."""
@@ -70,14 +70,11 @@ class GraphInfo:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> GraphInfo:
-        """The facts that :meth:`to_json` gave, or that of version 1.
+        """The facts that :meth:`to_json` gave.
 
         Raises:
             ValueError: if a fact is missing, unknown or of another type.
         """
-        if "multi_label" in values:
-            task = MULTI_LABEL if values["multi_label"] else MULTI_CLASS
-            values = {name: value for name, value in values.items() if name != "multi_label"} | {"task": task}
         names = {field.name: field.type for field in fields(cls)}
         if set(values) != set(names):
             raise ValueError(f"facts {sorted(values)} instead of {sorted(names)}")

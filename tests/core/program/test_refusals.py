@@ -122,8 +122,7 @@ def test_uses_of_norms(norm, function, named):
 @pytest.mark.parametrize(
     ("conv", "named"),
     [
-        (lambda: pyg.GATConv(6, 8), ["conv (GATConv)", "GCNConv, GINConv, SAGEConv"]),
-        (lambda: pyg.APPNP(2, 0.1), ["conv (APPNP)", "GCNConv, GINConv, SAGEConv"]),
+        (lambda: pyg.APPNP(2, 0.1), ["conv (APPNP)", "GATConv, GATv2Conv, GCNConv, GINConv, SAGEConv"]),
         (lambda: MyConv(6, 8), ["conv (MyConv)", "not a subclass"]),
         (lambda: pyg.GCNConv(6, 8, aggr="mean"), ["conv (GCNConv)", "MeanAggregation", "aggr='sum'"]),
         (lambda: pyg.SAGEConv(6, 8, aggr="lstm"), ["conv (SAGEConv)", "LSTMAggregation", "'max' or 'mean' or 'sum'"]),
