@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flexgnn.core.plan.names import softmax_name, ties_name
 from flexgnn.core.program.adjacency import AdjacencyVectors, vector_names
 from flexgnn.core.program.program import Aggregation
@@ -22,8 +24,11 @@ def kept_beside(aggregation: Aggregation, width: int, *, training: bool, needs_g
     return {ties_name(aggregation): width} if aggregation.reduce == "max" and training and needs_grad else {}
 
 
-def gradient_columns(aggregation: Aggregation, width: int) -> int:
-    """Columns of what backward publishes for an output of ``width`` columns."""
+def gradient_columns(aggregation: Aggregation, widths: Mapping[str, int]) -> int:
+    """Columns of what backward publishes, or adds up, of the gradient of an output; ``widths``: columns of values."""
+    width = widths[aggregation.output]
+    if aggregation.convolution is not None:
+        return widths[aggregation.input]
     if aggregation.attention is not None:
         return aggregation.attention.gradient_width
     return 2 * width if aggregation.reduce == "max" else width

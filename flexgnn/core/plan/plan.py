@@ -235,7 +235,10 @@ def _check(workload: Workload, decisions: Decisions, tiers: set[str]) -> None:
         raise PlanError(f"The plan does not say how blocks reach {', '.join(sorted(missing))}.")
     for name, pull in workload.published.items():
         access, source = decisions.access[name], workload.fields[name].source
-        if access in WHOLE_FOR_A_PHASE and source is not Source.STEP:
+        if name in workload.whole:
+            if access in BY_HALOS or (access == "ahead" and source is not Source.STEP):
+                raise PlanError(f"The plan pulls {name} with access {access}; a convolution needs all of its rows.")
+        elif access in WHOLE_FOR_A_PHASE and source is not Source.STEP:
             raise PlanError(f"The plan loads {name} whole for each phase, but no step of an epoch writes it.")
         if access in BY_HALOS and pull.in_slices:
             raise PlanError(f"The plan pulls {name} by halos; slices of columns are loaded, ahead, resident or held.")

@@ -13,6 +13,7 @@ from torch import Tensor
 from flexgnn.core.graph.layout import ALIGNED_ROWS, MULTI_LABEL, REGRESSION
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks, block_choices
+from flexgnn.core.plan.convolutions import TileShape, convolutions_bytes, convolutions_run, convolutions_work
 from flexgnn.core.plan.cost import Rates
 from flexgnn.core.plan.counting import PullCounts, count_pulls
 from flexgnn.core.plan.decisions import Recomputed
@@ -234,10 +235,26 @@ class PlanningProblem:
         if key not in self._costs:
             rows = min(self.store.info.chunk_rows, self.store.info.num_nodes)
             per_tile = bytes_for_rows(lambda r: self._tile_bytes(segment, kind, r, joined), rows)
-            self._costs[key] = PhaseCost(
-                workspace_bytes=self.threads * per_tile, work=self._tile_work(segment, kind, rows)
-            )
+            work = self._tile_work(segment, kind, rows)
+            if convolutions_run(self.program, segment.stage, kind):
+                per_tile += convolutions_bytes(self.program, segment.stage, kind, self._largest_tile)
+                work += convolutions_work(self.program, segment.stage, kind, self._usual_tile)
+            self._costs[key] = PhaseCost(workspace_bytes=self.threads * per_tile, work=work)
         return self._costs[key]
+
+    @property
+    def _largest_tile(self) -> TileShape:
+        """As many edges as any tile has, all from nodes outside of it if there are so many."""
+        return self._tile_with(int(self.localities["in"].tile_edges.max()))
+
+    @property
+    def _usual_tile(self) -> TileShape:
+        return self._tile_with(round(float(self.localities["in"].tile_edges.mean())))
+
+    def _tile_with(self, edges: int) -> TileShape:
+        info = self.store.info
+        rows = min(info.chunk_rows, info.num_nodes)
+        return TileShape(rows=rows, edges=edges, others=min(edges, info.num_nodes - rows))
 
     def _tile_bytes(self, segment: Segment, kind: PhaseKind, rows: int, joined: bool) -> int:
         """Bytes that a tile of ``rows`` takes, beside the fields that it reads and writes."""

@@ -153,7 +153,7 @@ class SlotBuilder:
         if workload.fields[name].source is Source.STEP and producer is not None:
             yield from self._step_field(name, producer, readers)
         elif readers or name in workload.published:
-            yield self._constant(name, readers)
+            yield from self._constant(name, readers)
         if name in self.packed and workload.hub_bytes(name):
             yield self._hubs(name, producer)
 
@@ -169,6 +169,10 @@ class SlotBuilder:
 
     def _step_field(self, name: str, producer: Phase, readers: list[Phase]) -> Iterator[SlotGroup]:
         workload, access = self._workload, self._decisions.access.get(name)
+        if name in workload.added_up:
+            stay = workload.first_step(producer), max(workload.last_step(phase) for phase in [producer, *readers])
+            yield self._single("whole", name, workload.fields[name].total_bytes, stay)
+            return
         if access is None or access in WHOLE_FOR_A_PHASE | BY_HALOS:
             yield self._own(name, producer, readers)
             if access in WHOLE_FOR_A_PHASE:
@@ -225,14 +229,17 @@ class SlotBuilder:
 
     # Fields of the store and the setup
 
-    def _constant(self, name: str, readers: list[Phase]) -> SlotGroup:
-        workload, field = self._workload, self._workload.fields[name]
-        if name in workload.published and name not in self.packed:
-            return self._single("whole", name, field.total_bytes, (SETUP_STEP, self._last), loaded=True)
+    def _constant(self, name: str, readers: list[Phase]) -> Iterator[SlotGroup]:
+        workload, field, access = self._workload, self._workload.fields[name], self._decisions.access.get(name)
+        if access in WHOLE_FOR_A_PHASE:
+            yield self._whole_for_phases(name, ahead=access == "ahead")
+        elif name in workload.published and name not in self.packed:
+            yield self._single("whole", name, field.total_bytes, (SETUP_STEP, self._last), loaded=True)
+            return
         kept = self._kept.get((name, SETUP_STEP), np.zeros(len(self._blocks), dtype=np.bool_))
         stays = self._load_stays(SETUP_STEP, readers, ~kept)
         stays.add(kept, np.full_like(self._blocks, SETUP_STEP), np.full_like(self._blocks, self._last))
-        return stays.loaded(name, field.sizes)
+        yield stays.loaded(name, field.sizes)
 
     def _loads(self, name: str, after: int, readers: list[Phase], chosen: Array) -> SlotGroup:
         return self._load_stays(after, readers, chosen).loaded(name, self._workload.fields[name].sizes)

@@ -236,6 +236,7 @@ class Traffic:
     def _filled(self, group: SlotGroup) -> Iterator[Transfers]:
         """The blocks of a field that phases want whole."""
         workload, blocks = self._workload, np.arange(self._workload.blocks.count)
+        stored = workload.fields[group.field].source is Source.STORE
         for slot in np.flatnonzero(group.first_step != SETUP_STEP).tolist():
             ahead = group.field in self._ahead
             phase = workload.loading_phase(group.field, int(group.first_step[slot]), ahead=ahead)
@@ -244,7 +245,7 @@ class Traffic:
                 part=group.field,
                 direction="read",
                 slot=slot * ones,
-                channel=self._channels(group.field, blocks, "read"),
+                channel=self._channels(group.field, blocks, "read", stored=stored),
                 step=first,
                 begin=workload.steps_of_loads(phase, ahead=ahead),
                 end=first,

@@ -93,6 +93,7 @@ class Unroller:
         self._phases: list[Phase] = []
         self._published: dict[str, Pull] = {}
         self._sliced = sliced_aggregations(program, column_slices)
+        self._added_up = {gradient_name(a) for a in program.aggregations if a.convolution is not None}
         self._table = FieldTable(program, info, blocks, halos, self._sliced, column_slices, rounded)
 
     def build(self, *, training: bool, evaluation: bool) -> Workload:
@@ -177,6 +178,7 @@ class Unroller:
                 reads=tuple(self._table.in_slices(reads)),
                 pulls=tuple(pulls),
                 writes=tuple(self._table.in_slices(writes)),
+                adds_to=tuple(name for name in writes if name in self._added_up),
                 recomputes=tuple(recomputes),
                 retains=retained is not None,
                 workspace_bytes=sum(cost.workspace_bytes for cost in costs),
@@ -313,7 +315,7 @@ class Unroller:
         for aggregation in program.aggregations_at(segment.stage):
             if not is_differentiated(program, aggregation):
                 continue
-            columns = gradient_columns(aggregation, program.widths[aggregation.output])
+            columns = gradient_columns(aggregation, program.widths)
             writes.append(self._table.add(gradient_name(aggregation), columns))
             reads += publishing_reads(aggregation)
         for value in self._carried(segment.stage):
@@ -339,6 +341,9 @@ class Unroller:
                 continue
             for aggregation in consumers(program, value):
                 source, width = gradient_name(aggregation), program.widths[value]
+                if aggregation.convolution is not None:
+                    reads.append(source)
+                    continue
                 output, beside = pulled_gradient_name(aggregation), input_gradient_reads(aggregation)
                 if aggregation in self._sliced:
                     self._table.add(output, width)
@@ -354,6 +359,11 @@ class Unroller:
                 pulls.append(self._pull("backward", source, aggregation, "in", value, width))
             reads += [partial_gradient_name(value, s.stage) for s in local_consumers(program, value, stage)]
             reads += [value] if differentiated_moments(program, value) else []
+        for aggregation in program.aggregations_at(stage):
+            if aggregation.convolution is not None and aggregation.output in program.needs_grad:
+                # It is run again, to be differentiated.
+                source, width = published_name(aggregation.input, aggregation), program.widths[aggregation.output]
+                pulls.append(self._pull("backward", source, aggregation, "in", aggregation.output, width))
         writes = self._gradient_writes(segment, reads)
         self._pull_slices("backward", stage, sliced)
         self._append("backward", stage, reads, pulls, writes)

@@ -23,11 +23,13 @@ class Way:
     column_slices: int = 1
 
     def of(self, workload: Workload) -> dict[str, Access]:
-        """By published field. What no step writes is not loaded whole, but packed."""
+        """By published field. What no step writes is not loaded whole, but packed; unless it has to be whole."""
         return {name: self._of_field(workload, name) for name in workload.published}
 
     def _of_field(self, workload: Workload, name: str) -> Access:
         stored = workload.fields[name].source is not Source.STEP
+        if name in workload.whole:
+            return "loaded" if self.access in BY_HALOS or (self.access == "ahead" and stored) else self.access
         return "packed" if self.access in WHOLE_FOR_A_PHASE and stored else self.access
 
 
@@ -55,7 +57,7 @@ def workload_of(problem: PlanningProblem, blocks: Blocks, recomputed: Recomputed
     workload = problem.workload(blocks, recomputed, way.hub_blocks, column_slices=way.column_slices)
     if way.access != "blocks":
         return workload
-    return problem.workload(blocks, recomputed, way.hub_blocks, frozenset(workload.published))
+    return problem.workload(blocks, recomputed, way.hub_blocks, frozenset(workload.published) - workload.whole)
 
 
 def least_bytes(workload: Workload, way: Way) -> int:

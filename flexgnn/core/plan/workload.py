@@ -121,6 +121,8 @@ class Phase:
     """Whether blocks are visited from the last to the first."""
     column_slice: int | None = None
     """Of a phase that does nothing but pull: which slice of the fields that its stage pulls from (``slices.py``)."""
+    adds_to: tuple[str, ...] = ()
+    """Those of the fields that it writes to which every step adds at any rows: each is whole, and 0 as it begins."""
 
     @property
     def training(self) -> bool:
@@ -176,6 +178,19 @@ class Workload:
         """The blocks in the order in which ``phase`` visits them."""
         count = self.blocks.count
         return range(count - 1, -1, -1) if phase.descending else range(count)
+
+    @cached_property
+    def whole(self) -> frozenset[str]:
+        """Fields that have to be whole where they are pulled from.
+
+        Convolutions that are run as they are take rows from everywhere at once.
+        """
+        return frozenset(p.field for phase in self.phases for p in phase.pulls if p.reduce == "convolution")
+
+    @cached_property
+    def added_up(self) -> frozenset[str]:
+        """Fields that steps add to at any rows."""
+        return frozenset(name for phase in self.phases for name in phase.adds_to)
 
     @property
     def workspace_bytes(self) -> int:

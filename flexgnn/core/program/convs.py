@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.fx import Proxy
+from torch.fx import Node, Proxy
 from torch.nn import functional
 from torch_geometric.nn import GATConv, GATv2Conv, GCNConv, GINConv, SAGEConv, TransformerConv
 from torch_geometric.nn.aggr import MaxAggregation, MeanAggregation, SumAggregation
 from torch_geometric.nn.conv import MessagePassing
 
 from flexgnn.core.program.attention import Attention, Score
+from flexgnn.core.program.convolution import Argument, Convolution
 from flexgnn.core.program.program import Adjacency, Reduction
 from flexgnn.core.program.refusals import describe, refuse
 from flexgnn.core.program.row_functions import beside_rows
@@ -40,8 +41,16 @@ _PLAIN = Adjacency(weighted=False, normalization="none", self_loop_weight=None)
 
 
 def aggregated(x: Tensor, query: Tensor | None = None, width: int | None = None) -> Tensor:
-    """Stands for an aggregation in a traced graph. Run, it gives a tensor of the right shape and nothing more."""
+    """Stands for an aggregation in a traced graph. Run, it gives a tensor of the right shape and nothing more.
+
+    Not of a convolution that is run as it is: only a try tells how many columns that returns.
+    """
     return x[:, :width]
+
+
+def is_convolution(node: Node) -> bool:
+    """Whether ``node`` stands for a convolution that is run as it is."""
+    return node.target is aggregated and node.meta[AGGREGATION].convolution is not None
 
 
 def aggregate(x: Proxy, aggr: Aggr, adjacency: Adjacency | None = None) -> Proxy:
@@ -167,18 +176,46 @@ def lower_conv(conv: MessagePassing, path: str, *args: Any, **kwargs: Any) -> Pr
         LoweringError: no rule gives this convolution, with its settings and inputs, exactly.
     """
     what = describe(path, type(conv))
-    if type(conv) not in _RULES:
-        known = ", ".join(sorted(cls.__name__ for cls in _RULES))
-        raise refuse(what, "is a convolution that FlexGNN can't lower", f"use one of {known}, not a subclass")
-    rule, accepted = _RULES[type(conv)]
     _check_settings(conv, what)
+    given = _given(conv, what, args, kwargs)
+    rule, accepted = _RULES.get(type(conv), (None, frozenset()))
     aggr = _AGGRS.get(type(conv.aggr_module))
-    if aggr not in accepted:
-        raise refuse(
-            what, f"has aggr={type(conv.aggr_module).__name__}", f"use aggr={' or '.join(map(repr, sorted(accepted)))}"
-        )
-    x, edge_weight = _check_inputs(conv, what, args, kwargs)
+    if rule is None or aggr not in accepted:
+        return _as_it_is(conv, what, args, kwargs)
+    x, edge_weight = _check_inputs(what, given)
     return rule(conv, aggr, x, edge_weight)
+
+
+def _as_it_is(conv: MessagePassing, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Proxy:
+    """Record a convolution that no rule takes apart: it is run on parts of the graph."""
+    nodes: list[Proxy] = []
+
+    def replaced(value: Any) -> Any:
+        if not isinstance(value, Proxy):
+            return value
+        for argument in (Argument.EDGES, Argument.WEIGHTS):
+            if _is_input(value, argument.value):
+                return argument
+        nodes.append(value)
+        return Argument.NODES
+
+    convolution = Convolution(
+        conv=conv,
+        what=what,
+        args=tuple(map(replaced, args)),
+        kwargs={name: replaced(value) for name, value in kwargs.items()},
+    )
+    if len(nodes) != 1 or Argument.EDGES not in (*convolution.args, *convolution.kwargs.values()):
+        raise refuse(
+            what,
+            "has no rule of its own, and is not called with one tensor of node features and edge_index",
+            "call it as conv(x, edge_index) or conv(x, edge_index, edge_weight): put features of nodes together with "
+            "torch.cat and take them apart in a convolution of your own",
+        )
+    out: Proxy = nodes[0].tracer.create_proxy("call_function", aggregated, (nodes[0],), {})
+    adjacency = replace(_PLAIN, weighted=convolution.weighted)
+    out.node.meta[AGGREGATION] = Reduction(reduce="convolution", adjacency=adjacency, convolution=convolution)
+    return out
 
 
 def _check_settings(conv: Any, what: str) -> None:
@@ -197,11 +234,15 @@ def _check_settings(conv: Any, what: str) -> None:
         raise refuse(what, f"has hooks ({hooked[0].strip('_')}), which can't be run row by row", "remove them")
 
 
-def _check_inputs(conv: Any, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Proxy, Proxy | None]:
+def _given(conv: Any, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call, by name."""
     try:
-        given = inspect.signature(type(conv).forward).bind(conv, *args, **kwargs).arguments
+        return inspect.signature(type(conv).forward).bind(conv, *args, **kwargs).arguments
     except TypeError as error:
         raise refuse(what, f"is called with wrong arguments ({error})", "call it as PyG documents it") from error
+
+
+def _check_inputs(what: str, given: dict[str, Any]) -> tuple[Proxy, Proxy | None]:
     x, edge_index, edge_weight = given["x"], given["edge_index"], given.get("edge_weight")
     if not isinstance(x, Proxy):
         raise refuse(what, "is called with a tuple of node features", "bipartite graphs aren't supported: pass x alone")

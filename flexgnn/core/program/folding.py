@@ -29,7 +29,7 @@ _COLUMNS = "h0"
 
 def is_foldable(node: Node) -> bool:
     """Whether ``node`` is a stored value, or made from one by aggregations alone."""
-    while node.target is aggregated and node.meta[AGGREGATION].attention is None:
+    while node.target is aggregated and node.meta[AGGREGATION].reduce in ("sum", "max"):
         (node,) = node.all_input_nodes
     return node.op == "placeholder" and is_stored(str(node.target))
 

@@ -125,5 +125,6 @@ def _aggregation(node: Node, cut: Partition, facts: dict[Node, Fact]) -> Aggrega
         reduce=reduction.reduce,
         adjacency=reduction.adjacency,
         attention=reduction.attention,
+        convolution=reduction.convolution,
         query=None if reduction.attention is None else cut.names[inputs[1]],
     )

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from flexgnn.core.program.attention import Attention
+from flexgnn.core.program.convolution import Convolution
 
 FEATURES = "x"
 """The name of the value that holds the input features."""
 
-Reduce = Literal["sum", "max", "attention"]
+Reduce = Literal["sum", "max", "attention", "convolution"]
 Normalization = Literal["none", "mean", "gcn"]
 
 
@@ -52,10 +53,13 @@ class Reduction:
     """What an aggregation does with its inputs."""
 
     reduce: Reduce
-    """``max`` is elementwise, takes no weights, and shares the gradient equally among ties."""
+    """``max`` is elementwise, takes no weights, and shares the gradient equally among ties. ``convolution`` is whatever
+    the user's own convolution computes from a node, its in-neighbours and its in-edges."""
     adjacency: Adjacency
     attention: Attention | None = None
     """Of ``attention``, which takes no weights of edges either."""
+    convolution: Convolution | None = None
+    """Of ``convolution``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,7 @@ class Aggregation:
     attention: Attention | None = None
     query: str | None = None
     """The value that an attention reads at each node itself."""
+    convolution: Convolution | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ import torch
 from torch.fx import Graph, Interpreter, Node
 
 from flexgnn.core.errors import LoweringError
-from flexgnn.core.program.convs import EDGE_INDEX, EDGE_WEIGHT, aggregated
+from flexgnn.core.program.convolution_check import checked_width
+from flexgnn.core.program.convs import AGGREGATION, EDGE_INDEX, EDGE_WEIGHT, aggregated, is_convolution
 from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.functional import ROWS
 from flexgnn.core.program.modules import module_problem
@@ -102,12 +103,19 @@ class _Checker(Interpreter):
         elif n.op not in ("placeholder", "get_attr"):
             self._check_operation(n)
         try:
-            value = super().run_node(n)
+            value = self._convolved(n) if is_convolution(n) else super().run_node(n)
+        except LoweringError:
+            raise
         except Exception as error:
             raise LoweringError(f"{operation(n)} doesn't accept its input: {error}") from error
         self.facts[n] = self._fact(n, value)
         self._check_value(n, value)
         return value
+
+    def _convolved(self, node: Node) -> torch.Tensor:
+        """A tensor of the shape that a convolution returns which is run as it is."""
+        columns = (self.facts[node.all_input_nodes[0]].shape or ())[1]
+        return torch.zeros(PROBE_ROWS, checked_width(node.meta[AGGREGATION].convolution, columns))
 
     def _stage(self, node: Node) -> int | None:
         if node.op == "placeholder":
@@ -128,6 +136,8 @@ class _Checker(Interpreter):
             parameters = [value]
         elif node.op == "call_module":
             parameters = list(self.module.get_submodule(str(node.target)).parameters())
+        elif is_convolution(node):
+            parameters = list(node.meta[AGGREGATION].convolution.parameters)
         return Fact(
             stage=self._stage(node),
             has_rows=self._has_rows(node),

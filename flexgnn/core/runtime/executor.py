@@ -35,6 +35,7 @@ from flexgnn.core.tier import Array, ComputeBackend
 
 RowsOf = Callable[[tuple[int, int]], RowContext]
 """From a tile to the rows that it is."""
+Work = Callable[[tuple[int, int]], TileResult]
 LogitsSink = Callable[[int, Tensor], None]
 """Takes the position of a tile's first row and the logits of its rows (T x C)."""
 
@@ -144,8 +145,10 @@ class Executor:
 
         # Gradients are added in one order, whatever the blocks are.
         tiles = self._workload.blocks.tiles(block)[:: -1 if phase.descending else 1]
-        for tile, result in zip(tiles, self._pool.map(work, tiles), strict=True):
+        for tile, result in self._results(step, work, tiles):
             totals.add(result)
+            for name, (rows, values) in result.added.items():
+                self.memory.whole(name)[rows] += values.numpy()
             if sink is not None and result.logits is not None:
                 sink(first_row + tile[0], result.logits)
         self.movement.write_behind(step, self._gather)
@@ -166,6 +169,20 @@ class Executor:
                 live_bytes=live_bytes,
             )
         )
+
+    def _results(
+        self, step: Step, work: Work, tiles: list[tuple[int, int]]
+    ) -> Iterator[tuple[tuple[int, int], TileResult]]:
+        """What tiles come to, in their order."""
+        at_once = len(tiles)
+        if step.phase.adds_to:
+            at_once = self._threads  # what tiles add waits for its turn, and takes room meanwhile
+            if step.index == self._workload.first_step(step.phase):
+                for name in step.phase.adds_to:
+                    self.memory.whole(name)[...] = 0
+        for first in range(0, len(tiles), at_once):
+            some = tiles[first : first + at_once]
+            yield from zip(some, self._pool.map(work, some), strict=True)
 
     def _data(self, step: Step, sums: MomentSums) -> StepData:
         """The arrays of a step, halos excepted; waits for their loads."""

@@ -1,9 +1,11 @@
-"""What a tile pulls and publishes, by the kind of aggregation: sums, maxima, attention.
+"""What a tile pulls and publishes, by the kind of aggregation.
 
 Shape legend: T rows of a tile, D width.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,6 +28,17 @@ from flexgnn.core.runtime.tile_view import TileView
 from flexgnn.core.tier import Array
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ConvolutionGradients:
+    """What a tile adds to the gradients of a convolution's input and parameters."""
+
+    rows: Array
+    """int64: positions in the graph, each once."""
+    of_rows: Tensor | None
+    """At these rows; None: the input needs none, or the output does not depend on it."""
+    of_parameters: list[tuple[torch.nn.Parameter, Tensor]]
+
+
 def source_of(view: TileView, aggregation: Aggregation) -> str:
     """The field that an aggregation pulls from in the pass at hand."""
     return prefixed(published_name(aggregation.input, aggregation), view.prefix)
@@ -37,6 +50,8 @@ def aggregate(view: TileView, aggregation: Aggregation, rows: RowContext) -> Non
     if aggregation.attention is not None:
         state, query = view.rows(view.prefix + softmax_name(aggregation)), _query(view, aggregation)
         _attend(view, aggregation.attention, source, ATTEND, (query, query, view.rows(output), state), rows)
+    elif aggregation.convolution is not None:
+        view.write(output, aggregation.convolution.forward(*view.neighborhood(source, weighted=adjacency.weighted)))
     elif aggregation.reduce == "max":
         name, out = ties_name(aggregation), view.rows(output)
         view.pull_max(source, out, view.rows(name) if view.has(name) else np.empty_like(out))
@@ -81,6 +96,20 @@ def publish_gradient(view: TileView, aggregation: Aggregation, gradient: Tensor)
         out[:, width:] = view.tensor(aggregation.output)
     else:
         view.write(name, gradient, scale=vector_names(aggregation.adjacency).row)
+
+
+def differentiate(
+    view: TileView, aggregation: Aggregation, gradient: Tensor, *, of_input: bool
+) -> ConvolutionGradients:
+    """Run a convolution again that is run as it is, and differentiate it; ``gradient`` (T x C) is of its output."""
+    assert aggregation.convolution is not None, "others have rules"
+    source = source_of(view, aggregation)
+    x, part = view.neighborhood(source, weighted=aggregation.adjacency.weighted)
+    of_rows, of_parameters = aggregation.convolution.backward(x, part, gradient, of_input=of_input)
+    pairs = zip(aggregation.convolution.parameters, of_parameters, strict=True)
+    return ConvolutionGradients(
+        rows=part.rows, of_rows=of_rows, of_parameters=[(p, g) for p, g in pairs if g is not None]
+    )
 
 
 def _query(view: TileView, aggregation: Aggregation) -> Array:

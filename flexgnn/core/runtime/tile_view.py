@@ -17,6 +17,7 @@ from flexgnn.core.plan.packing import ALIGNMENT_BYTES
 from flexgnn.core.plan.workload import Phase
 from flexgnn.core.program.adjacency import AdjacencyVectors
 from flexgnn.core.program.bfloat16 import stored_tensor
+from flexgnn.core.program.convolution import Neighborhood, neighborhood
 from flexgnn.core.program.kernels import NO_VECTOR, pull_max, pull_max_gradient, pull_sum
 from flexgnn.core.tier import Array
 
@@ -136,6 +137,13 @@ class TileView:
         """Gradient of the maximum for the rows ``value`` into ``out`` (T x D each)."""
         n = self.data.neighbors[source]
         pull_max_gradient(*self.reach(n), n.indptr, n.indices, self.first, value, out)
+
+    def neighborhood(self, source: str, *, weighted: bool) -> tuple[Tensor, Neighborhood]:
+        """The tile's part of the graph, and the rows of ``source``, which is whole, at its nodes ((T + H) x D)."""
+        n = self.data.neighbors[source]
+        pointers = n.indptr[self.first : self._stop + 1] - n.indptr[0]
+        part = neighborhood(pointers, n.indices, n.weights if weighted else None, n.own + self.first)
+        return torch.from_numpy(n.local[part.rows]), part
 
     def reach(self, n: Neighbors) -> tuple[Array, Array, Array, int, int, Array, Array, bool]:
         """The rows of neighbours, as kernels take them."""

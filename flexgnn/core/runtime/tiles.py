@@ -7,7 +7,7 @@ be in work at once; what they sum into (loss, parameter gradients) they return, 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -35,6 +35,7 @@ from flexgnn.core.program.segments import NamedTensors, run_backward, run_forwar
 from flexgnn.core.runtime.moments import add_moments_gradients, tile_moments
 from flexgnn.core.runtime.reductions import (
     aggregate,
+    differentiate,
     publish_gradient,
     pull_gradient,
     pull_query_gradient,
@@ -54,6 +55,8 @@ class TileResult:
     gradients: list[tuple[torch.nn.Parameter, Tensor]] = field(default_factory=list)
     moments: Mapping[str, Moments] = field(default_factory=dict)
     moment_gradients: Mapping[str, Tensor] = field(default_factory=dict)
+    added: Mapping[str, tuple[Array, Tensor]] = field(default_factory=dict)
+    """By field that steps add to: at which rows of the graph (int64, each once), and what."""
     logits: Tensor | None = None
     """T x C, where the step evaluates."""
 
@@ -182,9 +185,8 @@ class TileRunner:
         segment = self._segment(view)
         values = self._values(view, segment)
         inputs, parameters = run_backward(segment, values, rows, self._program.needs_grad, gradients_of)
-        of_moments = self._leave_gradients(view, segment, inputs)
-        gradients = _present(segment, parameters)
-        return TileResult(loss=loss, scores=scores, gradients=gradients, moment_gradients=of_moments)
+        left = self._leave_gradients(view, segment, inputs)
+        return replace(left, loss=loss, scores=scores, gradients=_present(segment, parameters) + left.gradients)
 
     def _backward(self, view: TileView, rows: RowContext) -> TileResult:
         segment = self._segment(view)
@@ -198,8 +200,8 @@ class TileRunner:
             self._program.needs_grad,
             lambda _: self._output_gradients(view, segment, rows),
         )
-        of_moments = self._leave_gradients(view, segment, inputs)
-        return TileResult(gradients=_present(segment, parameters), moment_gradients=of_moments)
+        left = self._leave_gradients(view, segment, inputs)
+        return replace(left, gradients=_present(segment, parameters) + left.gradients)
 
     def _read_again(self, view: TileView, name: str, rows: RowContext) -> Tensor:
         """A value in backward: read, or computed again."""
@@ -217,7 +219,7 @@ class TileRunner:
     def _output_gradient(self, view: TileView, stage: int, name: str, rows: RowContext) -> Tensor:
         total: Tensor | None = None
         for aggregation in consumers(self._program, name):
-            gradient = self._pulled_gradient(view, aggregation, rows)
+            gradient = self._gradient_through(view, aggregation, rows)
             total = gradient if total is None else total.add_(gradient)
         for aggregation in queried(self._program, name):
             source = source_of(view, aggregation)
@@ -231,9 +233,11 @@ class TileRunner:
         add_moments_gradients(self._program, name, total, moments, shares, lambda: self._read_again(view, name, rows))
         return total
 
-    def _pulled_gradient(self, view: TileView, aggregation: Aggregation, rows: RowContext) -> Tensor:
+    def _gradient_through(self, view: TileView, aggregation: Aggregation, rows: RowContext) -> Tensor:
         """The gradient that reaches a value through an aggregation of it: the last pass, and the sum."""
         name = gradient_name(aggregation)
+        if aggregation.convolution is not None:
+            return view.tensor(name).clone()
         if name in self._slices:
             return view.tensor(pulled_gradient_name(aggregation))
         return self._pulled(view, name, aggregation.input, partial(pull_gradient, view, aggregation), rows)
@@ -248,16 +252,24 @@ class TileRunner:
             pull(sums, rows)
         return torch.from_numpy(sums)
 
-    def _leave_gradients(self, view: TileView, segment: Segment, inputs: NamedTensors) -> NamedTensors:
-        """Write gradients of a segment's inputs where earlier stages will look for them; return those of moments."""
+    def _leave_gradients(self, view: TileView, segment: Segment, inputs: NamedTensors) -> TileResult:
+        """Write gradients of a segment's inputs where earlier stages will look for them; the others are returned."""
         of_moments = {name: inputs.pop(name) for name in segment.moments if name in inputs}
+        of_parameters: list[tuple[torch.nn.Parameter, Tensor]] = []
+        added: dict[str, tuple[Array, Tensor]] = {}
         aggregated = {a.output: a for a in self._program.aggregations_at(segment.stage)}
         for name, gradient in inputs.items():
             if name not in aggregated:
                 view.write(partial_gradient_name(name, segment.stage), gradient)
+            elif aggregated[name].convolution is not None:
+                of_input = is_differentiated(self._program, aggregated[name])
+                found = differentiate(view, aggregated[name], gradient, of_input=of_input)
+                of_parameters += found.of_parameters
+                if found.of_rows is not None:
+                    added[gradient_name(aggregated[name])] = found.rows, found.of_rows
             elif is_differentiated(self._program, aggregated[name]):
                 publish_gradient(view, aggregated[name], gradient)
-        return of_moments
+        return TileResult(gradients=of_parameters, moment_gradients=of_moments, added=added)
 
 
 def _present(segment: Segment, gradients: list[Tensor | None]) -> list[tuple[torch.nn.Parameter, Tensor]]:

@@ -1,0 +1,101 @@
+"""What convolutions that are run as they are take of memory and time: tried on a few rows, and extrapolated.
+
+Shape legend: T nodes of a tile, H further in-neighbours of theirs, E edges into the tile, D columns of the input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from flexgnn.core.plan.work import Work, tile_work
+from flexgnn.core.plan.workload import PhaseKind
+from flexgnn.core.plan.workspace import bytes_for_rows, measured_bytes
+from flexgnn.core.program.convolution import Neighborhood
+from flexgnn.core.program.program import Aggregation, Program
+
+_EDGE_BYTES, _ROW_BYTES = 64, 32
+"""Of an edge and a row of a neighbourhood, while it is put together: int64, several arrays at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileShape:
+    """How large the neighbourhood of a tile is."""
+
+    rows: int
+    """T."""
+    edges: int
+    """E."""
+    others: int
+    """H."""
+
+    def scaled(self, rows: int) -> TileShape:
+        """The same shares at another number of rows."""
+        return TileShape(
+            rows=rows,
+            edges=math.ceil(self.edges * rows / self.rows),
+            others=math.ceil(self.others * rows / self.rows),
+        )
+
+
+def convolutions_run(program: Program, stage: int, kind: PhaseKind) -> list[Aggregation]:
+    """Those that a phase runs: for their output, or once more, to be differentiated."""
+    found = [a for a in program.aggregations_at(stage) if a.convolution is not None]
+    return [a for a in found if a.output in program.needs_grad] if kind == "backward" else found
+
+
+def convolutions_bytes(program: Program, stage: int, kind: PhaseKind, largest: TileShape) -> int:
+    """Of one tile: the most of any of them."""
+
+    def measured(aggregation: Aggregation) -> int:
+        def at(rows: int) -> int:
+            shape = largest.scaled(rows)
+            held = _EDGE_BYTES * shape.edges + _ROW_BYTES * (shape.rows + shape.others)
+            return held + measured_bytes(_prepared(program, aggregation, kind, shape))
+
+        return bytes_for_rows(at, largest.rows)
+
+    return max(map(measured, convolutions_run(program, stage, kind)), default=0)
+
+
+def convolutions_work(program: Program, stage: int, kind: PhaseKind, usual: TileShape) -> Work:
+    """On one tile: of all of them."""
+    return sum(
+        (
+            tile_work(lambda rows: _prepared(program, aggregation, kind, usual.scaled(rows)), usual.rows)  # noqa: B023
+            for aggregation in convolutions_run(program, stage, kind)
+        ),
+        Work(),
+    )
+
+
+def _prepared(program: Program, aggregation: Aggregation, kind: PhaseKind, shape: TileShape) -> Callable[[], object]:
+    convolution, columns = aggregation.convolution, program.widths[aggregation.input]
+    assert convolution is not None, "others have rules"
+    count = shape.rows + shape.others
+    whole, part = torch.ones(count, columns), _sample(shape, weighted=convolution.weighted)
+    gradient = torch.ones(shape.rows, program.widths[aggregation.output])
+    of_input = aggregation.input in program.needs_grad
+
+    def run() -> None:
+        if kind != "backward":
+            convolution.forward(whole[part.rows], part)
+        if kind in ("loss", "backward") and aggregation.output in program.needs_grad:
+            convolution.backward(whole[part.rows], part, gradient, of_input=of_input)
+
+    return run
+
+
+def _sample(shape: TileShape, *, weighted: bool) -> Neighborhood:
+    edges = np.arange(shape.edges)
+    sources, targets = edges % (shape.rows + shape.others), np.sort(edges % shape.rows)
+    return Neighborhood(
+        rows=np.arange(shape.rows + shape.others),
+        num_targets=shape.rows,
+        edge_index=torch.from_numpy(np.stack([sources, targets])),
+        weights=torch.ones(shape.edges) if weighted else None,
+    )

@@ -1,0 +1,139 @@
+"""Convolutions without a rule, run as they are on parts of the graph: some nodes, in-neighbours, the edges between.
+
+Exact for every convolution whose output at a node needs no more than the node, its in-neighbours and its in-edges,
+which :mod:`flexgnn.core.program.convolution_check` makes sure of.
+
+Shape legend: T nodes of a tile, H further in-neighbours of theirs, E edges into the tile, D and C columns of the input
+and of the output.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.nn.conv import MessagePassing
+
+from flexgnn.core.tier import Array
+
+
+class Argument(Enum):
+    """What a convolution is called with that differs from tile to tile."""
+
+    NODES = "x"
+    EDGES = "edge_index"
+    WEIGHTS = "edge_weight"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Neighborhood:
+    """The part of the graph that a tile needs: rows of the tile first, then those of its other in-neighbours."""
+
+    rows: Array
+    """int64 [T + H]: positions in the graph."""
+    num_targets: int
+    """T."""
+    edge_index: Tensor
+    """int64 [2, E]: sources and targets among ``rows``, in the order of the graph's in-edges."""
+    weights: Tensor | None
+    """float32 [E]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Convolution:
+    """A call of a convolution that is run as it is."""
+
+    conv: MessagePassing = field(repr=False)
+    """The user's own module."""
+    what: str
+    """In messages."""
+    args: tuple[Any, ...]
+    """With :class:`Argument` in the place of tensors."""
+    kwargs: Mapping[str, Any]
+    _copies: threading.local = field(default_factory=threading.local, repr=False)
+
+    @property
+    def parameters(self) -> tuple[torch.nn.Parameter, ...]:
+        """Those that are trained."""
+        return tuple(parameter for parameter in self.conv.parameters() if parameter.requires_grad)
+
+    @property
+    def weighted(self) -> bool:
+        return Argument.WEIGHTS in (*self.args, *self.kwargs.values())
+
+    def call(self, conv: MessagePassing, x: Tensor, edge_index: Tensor, weights: Tensor | None) -> Any:
+        """``conv``, one like :attr:`conv`, with these tensors."""
+        tensors = {Argument.NODES: x, Argument.EDGES: edge_index, Argument.WEIGHTS: weights}
+
+        def filled(value: Any) -> Any:
+            return tensors[value] if isinstance(value, Argument) else value
+
+        return conv(*map(filled, self.args), **{name: filled(value) for name, value in self.kwargs.items()})
+
+    def forward(self, x: Tensor, part: Neighborhood) -> Tensor:
+        """T x C, from ``x`` at the rows of ``part`` ((T + H) x D)."""
+        with torch.no_grad():
+            return self._run(x, part)
+
+    def backward(
+        self, x: Tensor, part: Neighborhood, gradient: Tensor, *, of_input: bool
+    ) -> tuple[Tensor | None, list[Tensor | None]]:
+        """Gradients of ``x`` ((T + H) x D, if ``of_input``) and of :attr:`parameters`, from that of the output (T x C).
+
+        None for what the output does not depend on.
+        """
+        with torch.enable_grad():
+            x = x.requires_grad_(of_input)
+            out = self._run(x, part)
+            wanted = ((x,) if of_input else ()) + self.parameters
+            if not out.requires_grad:  # a part without edges may have nothing to differentiate
+                return None, [None] * len(self.parameters)
+            found = torch.autograd.grad(out, wanted, gradient, allow_unused=True)
+        return (found[0] if of_input else None), list(found[len(wanted) - len(self.parameters) :])
+
+    def _run(self, x: Tensor, part: Neighborhood) -> Tensor:
+        out: Tensor = self.call(self._own_copy(), x, part.edge_index, part.weights)
+        return out[: part.num_targets]
+
+    def _own_copy(self) -> MessagePassing:
+        """A copy of the convolution for this thread, with the user's parameters: some keep tensors while they run."""
+        if not hasattr(self._copies, "conv"):
+            self._copies.conv = with_shared_tensors(self.conv)
+        conv: MessagePassing = self._copies.conv
+        return conv
+
+
+def with_shared_tensors(conv: MessagePassing) -> MessagePassing:
+    """A copy of ``conv`` with the same parameters and buffers."""
+    return copy.deepcopy(conv, {id(tensor): tensor for tensor in (*conv.parameters(), *conv.buffers())})
+
+
+def neighborhood(indptr: Array, indices: Array, weights: Array | None, first: int) -> Neighborhood:
+    """The neighbourhood of a tile.
+
+    Args:
+        indptr: int64 [T + 1], where the in-edges of each of its nodes begin in ``indices``.
+        indices: sources, as positions in the graph.
+        weights: of the same edges; None: there are none.
+        first: position of the tile's first node.
+    """
+    count = len(indptr) - 1
+    edges = slice(int(indptr[0]), int(indptr[-1]))
+    sources = indices[edges].astype(np.int64) - first
+    outside = (sources < 0) | (sources >= count)
+    others, places = np.unique(sources[outside], return_inverse=True)
+    sources[outside] = count + places
+    targets = np.repeat(np.arange(count), np.diff(indptr))
+    return Neighborhood(
+        rows=np.concatenate([np.arange(count), others]) + first,
+        num_targets=count,
+        edge_index=torch.from_numpy(np.stack([sources, targets])),
+        weights=None if weights is None else torch.from_numpy(weights[edges]),
+    )
