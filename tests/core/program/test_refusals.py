@@ -42,10 +42,6 @@ def refusal(model, weighted=False, num_features=6):
     return str(error.value)
 
 
-class MyConv(pyg.GCNConv):
-    pass
-
-
 class Frozen(nn.Sequential):
     """A batch norm that stays in evaluation."""
 
