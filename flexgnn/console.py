@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from flexgnn.core.graph.layout import REGRESSION
 from flexgnn.core.graph.order import NodeOrder
 from flexgnn.core.graph.store import GraphInfo
 from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, PhaseSeconds
@@ -142,9 +143,10 @@ def epoch_line(record: EpochRecord) -> str:
 def graph_line(info: GraphInfo) -> str:
     """A graph in one line."""
     kind = "undirected" if info.symmetric else "directed"
+    labels = "classes" if info.task != REGRESSION else f"number{'s' * (info.num_classes > 1)} to predict"
     return (
         f"{info.name}: {info.num_nodes:,} nodes, {info.num_edges:,} directed edges ({kind}), "
-        f"{info.num_features} features, {info.num_classes} classes"
+        f"{info.num_features} features, {info.num_classes} {labels}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model
-from torch_geometric.data import Data
+from torch_geometric.data import Data, HeteroData
 from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
-from torch_geometric.data.storage import GlobalStorage
+from torch_geometric.data.storage import BaseStorage, EdgeStorage, GlobalStorage, NodeStorage
 
 from flexgnn.core.errors import ConfigError, GraphError
 from flexgnn.core.graph.order import NodeOrder
@@ -146,10 +147,18 @@ def import_file(
         GraphError: if the file can't be read as one, or can't be trained on.
     """
     allowed: list[Any] = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
+    allowed += [HeteroData, BaseStorage, EdgeStorage, NodeStorage]  # to be refused by name
+    known = torch.serialization.get_safe_globals()  # PyG's own, which would be gone at the end of the context
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals([cls for cls in allowed if cls not in known]):
             data = torch.load(source, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        reason = _foreign_class(error) or str(error).splitlines()[0]
         raise GraphError(f"{source} can't be read as a PyG Data saved with torch.save: {reason}") from error
     return GraphStore.from_pyg(data, path, order=order, overwrite=overwrite, on_order=on_order)
+
+
+def _foreign_class(error: Exception) -> str | None:
+    """What the file holds beside graphs, which torch names in the middle of a long text."""
+    found = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+    return None if found is None else f"it holds a {found[1]}."

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_model
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.nn import GraphSAGE
 
 import flexgnn
@@ -189,6 +189,10 @@ def test_import_and_generate_make_stores(run: Run, tmp_path: Path) -> None:
     assert between is not None
     assert 0 < int(between[1]) < int(between[2])
     assert GraphStore.open(tmp_path / "imported").info.weighted
+    graph = small_graph()
+    graph.y = torch.rand(40)
+    torch.save(graph, tmp_path / "numbers.pt")
+    assert "5 features, 1 number to predict" in run("import", tmp_path / "numbers.pt", tmp_path / "numbers").stdout
     made = run("generate", tmp_path / "made", "--nodes", 3000, "--edges", 20000, "--features", 8, "--classes", 4)
     assert "3,000 nodes" in made.stdout
 
@@ -265,8 +269,15 @@ def test_damaged_and_newer_stores_get_one_sentence(run: Run, graph: Path) -> Non
 
 
 def test_a_file_that_is_no_graph_gets_one_sentence(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "data.pt").write_bytes(b"not a graph")
-    assert "PyG Data" in refused(run, "import", tmp_path / "data.pt", tmp_path / "store")
+    file, store = tmp_path / "data.pt", tmp_path / "store"
+    file.write_bytes(b"not a graph")
+    assert "PyG Data" in refused(run, "import", file, store)
+    assert Data in torch.serialization.get_safe_globals(), "as PyG has it"
+    torch.save(Batch.from_data_list([small_graph()]), file)
+    assert "it holds a torch_geometric.data.batch." in refused(run, "import", file, store)
+    typed = HeteroData(paper={"x": torch.ones(2, 3)}, paper__cites__paper={"edge_index": torch.tensor([[0], [1]])})
+    torch.save(typed, file)
+    assert "is a HeteroData" in refused(run, "import", file, store)
 
 
 @pytest.fixture

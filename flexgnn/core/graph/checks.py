@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch_geometric.data import Data
+from torch_geometric.data import Data, HeteroData
 
 from flexgnn.core.errors import GraphError
 from flexgnn.core.graph.labels import checked_labels
@@ -51,11 +51,13 @@ def checked_graph(data: object, class_names: Sequence[str] | None, task: str | N
     Raises:
         GraphError: if a part is missing or not what training needs.
     """
-    if not isinstance(data, Data):
+    if isinstance(data, HeteroData):
         raise GraphError(
-            f"The graph is a {type(data).__name__}, and only torch_geometric.data.Data can be imported: "
-            "HeteroData.to_homogeneous() makes one of a heterogeneous graph."
+            "The graph is a HeteroData, and FlexGNN can't train on types of nodes or edges yet: import "
+            "data.to_homogeneous(), which has them all as one type."
         )
+    if not isinstance(data, Data):
+        raise GraphError(f"The graph is a {type(data).__name__}, and only torch_geometric.data.Data can be imported.")
     for key in _OF_EDGES:
         if getattr(data, key, None) is not None:
             raise GraphError(

@@ -63,6 +63,8 @@ def user_loss(loss: RowLosses, outputs: int, labels: Tensor) -> TrainingLoss:
     """
     if not callable(loss):
         raise ConfigError(f"The loss is {loss!r}: give a loss of torch.nn, or a function of logits and labels.")
+    if isinstance(loss, type):
+        raise ConfigError(f"The loss is the class {loss.__name__}: give an object of it, as in {loss.__name__}().")
     if isinstance(loss, torch.nn.Module) and any(p.requires_grad for p in loss.parameters()):
         raise ConfigError("The loss has parameters to be trained, and FlexGNN trains those of the model: freeze them.")
     reduction = _setting(loss, "reduction", "none")
@@ -138,11 +140,14 @@ def _tried(loss: RowLosses, logits: Tensor, labels: Tensor) -> Tensor:
     try:
         value = loss(logits.clone().requires_grad_(), labels)
     except Exception as error:  # whatever a user's function raises
+        kind = "one class" if labels.ndim == 1 else "several classes or numbers"
         raise ConfigError(
-            f"The loss fails on logits {_form(logits)} and labels {_form(labels)} of this graph: "
+            f"The loss fails on logits {_form(logits)} and labels {_form(labels)} of this graph, {kind} a node: "
             f"{str(error).strip().partition(chr(10))[0]}"
         ) from error
-    if not isinstance(value, Tensor) or not value.requires_grad:
+    if not isinstance(value, Tensor):
+        raise ConfigError(f"The loss gives a {type(value).__name__}: return a tensor of one loss a row.")
+    if not value.requires_grad:
         raise ConfigError("The loss gives nothing that has a gradient for the logits: compute it with torch operators.")
     return value.detach()
 
@@ -161,7 +166,8 @@ def _check_rows(rows: RowLosses, logits: Tensor, labels: Tensor, losses: Tensor)
     parts = [_tried(rows, logits[part], labels[part]) for part in (slice(3), slice(3, None))]
     if any(part.shape[1:] != losses.shape[1:] for part in parts):
         raise ConfigError("The loss gives another shape for fewer rows: return one loss a row, of that row alone.")
-    _check_equal(torch.cat(parts), losses, "loss of a row depends on the other rows, of which a tile has only some")
+    complaint = "loss of a row depends on chance, or on the other rows, of which a tile has only some"
+    _check_equal(torch.cat(parts), losses, complaint)
 
 
 def _check_equal(ours: Tensor, expected: Tensor, complaint: str) -> None:

@@ -62,7 +62,7 @@ def _why_not(module: nn.Module) -> tuple[str, str]:
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return "is recurrent, which FlexGNN can't lower", "use another layer; for jk: 'cat', 'max' or 'last'"
     if isinstance(module, nn.MultiheadAttention):
-        return "attends across rows", "use GCN, GraphSAGE or GIN convolutions"
+        return "attends across rows", "use GATConv or TransformerConv, which attend to neighbours"
     names = ", ".join(sorted({listed.__name__ for listed in (*_RULES, *_FOLDED)}))
     return "is not known to work on each row alone", f"use one of {names}"
 

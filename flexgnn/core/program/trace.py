@@ -17,6 +17,7 @@ from torch_geometric.nn.conv import MessagePassing
 
 from flexgnn.core.errors import LoweringError
 from flexgnn.core.program.convs import EDGE_WEIGHT, lower_conv
+from flexgnn.core.program.heterogeneous import check_homogeneous
 from flexgnn.core.program.modules import check_module_class
 from flexgnn.core.program.norms import is_global_norm, lower_norm
 from flexgnn.core.program.refusals import ROOT_NAME, describe, refuse
@@ -124,8 +125,10 @@ def make_root(model: torch.nn.Module, weighted: bool) -> torch.nn.Module:
     """A module whose ``forward(x, edge_index[, edge_weight])`` calls ``model``.
 
     Raises:
-        LoweringError: ``model`` has hooks, or parameters that are not float32 or not there yet.
+        LoweringError: ``model`` works on types of nodes or edges, has hooks, or parameters that are not float32 or not
+            there yet.
     """
+    check_homogeneous(model)
     _check_model(model)
     if isinstance(model, Sequential):
         takes_weight = EDGE_WEIGHT in model.signature.param_dict

@@ -92,7 +92,7 @@ class Trainer:
             model: float32, on the CPU; see ``docs/models.md`` for what can be lowered.
             optimizer: over the parameters of ``model``.
             loss: a loss of ``torch.nn`` or ``torch.nn.functional``, or a function of logits and labels that gives one
-                loss a row, of which the mean over the training nodes is taken; see ``docs/models.md``. None: cross
+                loss a row, of which the mean over the training nodes is taken; see ``docs/training.md``. None: cross
                 entropy; binary cross entropy for several classes a node; squared error for regression.
             device: ``"cpu"`` or ``"cuda"``.
             device_memory: budget of the compute tier, as in ``"512MiB"``; None: what is free.

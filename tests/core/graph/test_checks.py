@@ -96,9 +96,16 @@ def test_class_names_bound_the_labels(tmp_path: Path) -> None:
         GraphStore.from_pyg(data, tmp_path / "g.zarr", class_names=["a", "b"])
 
 
-@pytest.mark.parametrize("graph", [HeteroData(), {"x": 1}, None])
-def test_only_pyg_data_is_imported(tmp_path: Path, graph: object) -> None:
-    with pytest.raises(GraphError, match=type(graph).__name__):
+@pytest.mark.parametrize(
+    ("graph", "sentence"),
+    [
+        (HeteroData(), r"is a HeteroData, .* import data.to_homogeneous\(\), which has them all as one type"),
+        ({"x": 1}, "is a dict, and only torch_geometric.data.Data"),
+        (None, "is a NoneType, and only torch_geometric.data.Data"),
+    ],
+)
+def test_only_pyg_data_is_imported(tmp_path: Path, graph: object, sentence: str) -> None:
+    with pytest.raises(GraphError, match=sentence):
         GraphStore.from_pyg(graph, tmp_path / "g.zarr")
 
 
