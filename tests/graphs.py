@@ -69,12 +69,18 @@ class Outcome:
 
 
 def train_with_pyg(
-    model: torch.nn.Module, data: Data, epochs: int, *, weighted: bool, loss: RowLosses = cross_entropy
+    model: torch.nn.Module,
+    data: Data,
+    epochs: int,
+    *,
+    weighted: bool = False,
+    edge_inputs: Sequence[str] = (),
+    loss: RowLosses = cross_entropy,
 ) -> Outcome:
-    """Full-batch training, as in PyG's examples."""
+    """Full-batch training, as in PyG's examples; the model gets ``edge_inputs`` of ``data`` by name."""
     model = copy.deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, eps=ADAM_EPS)
-    weights = {"edge_weight": data.edge_weight} if weighted else {}
+    weights = {name: data[name] for name in (*edge_inputs, *(["edge_weight"] if weighted else []))}
     losses: list[float] = []
     gradients: dict[str, Tensor] = {}
     for _ in range(epochs):

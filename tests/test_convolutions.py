@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
+from torch_geometric.data import Data
 from torch_geometric.nn import MessagePassing
 from torch_geometric.transforms import GCNNorm
 from torch_geometric.utils import softmax
@@ -19,7 +21,7 @@ from flexgnn.core.program.lower import lower
 from flexgnn.planners.greedy import GreedyPlanner
 from tests.graphs import assert_close, small_graph, smallest_budget, store_of, train_with_flexgnn, train_with_pyg
 
-WIDTH = 6
+WIDTH, EDGE_COLUMNS, EDGE_TYPES = 6, 4, 3
 
 
 def mlp(num_inputs: int) -> nn.Module:
@@ -96,6 +98,38 @@ class Between(nn.Module):
         return self.leave((self.conv(h, edge_index) + self.beside(h, edge_index)).tanh())
 
 
+WITH_EDGE_INPUTS: dict[str, tuple[Any, ...]] = {
+    "gat": (lambda: pyg.GATConv(WIDTH, 3, heads=2, edge_dim=EDGE_COLUMNS), "edge_attr"),
+    "gat-ignoring": (lambda: pyg.GATConv(WIDTH, 3, heads=2), "edge_attr"),
+    "gat-v2": (lambda: pyg.GATv2Conv(WIDTH, 3, heads=2, edge_dim=EDGE_COLUMNS), "edge_attr"),
+    "transformer": (lambda: pyg.TransformerConv(WIDTH, 3, heads=2, edge_dim=EDGE_COLUMNS), "edge_attr"),
+    "cg": (lambda: pyg.CGConv(WIDTH, dim=EDGE_COLUMNS), "edge_attr"),
+    "gine": (lambda: pyg.GINEConv(mlp(WIDTH), edge_dim=EDGE_COLUMNS), "edge_attr"),
+    "gmm": (lambda: pyg.GMMConv(WIDTH, WIDTH, dim=EDGE_COLUMNS, kernel_size=2), "edge_attr"),
+    "nn": (lambda: pyg.NNConv(WIDTH, WIDTH, nn.Linear(EDGE_COLUMNS, WIDTH * WIDTH)), "edge_attr"),
+    "gen": (lambda: pyg.GENConv(WIDTH, WIDTH, norm="layer", edge_dim=EDGE_COLUMNS), "edge_attr"),
+    "rgcn": (lambda: pyg.RGCNConv(WIDTH, WIDTH, EDGE_TYPES, num_bases=2), "edge_type"),
+    "rgat": (lambda: pyg.RGATConv(WIDTH, WIDTH, EDGE_TYPES, edge_dim=EDGE_COLUMNS), "edge_type", "edge_attr"),
+    "film": (lambda: pyg.FiLMConv(WIDTH, WIDTH, num_relations=EDGE_TYPES), "edge_type"),
+}
+"""And what they are called with of edges."""
+
+
+class WithEdgeInputs(nn.Module):
+    def __init__(self, conv: nn.Module, *names: str) -> None:
+        super().__init__()
+        self.enter, self.conv, self.names = pyg.SAGEConv(5, WIDTH), conv, names
+        self.beside, self.leave = pyg.SAGEConv(WIDTH, WIDTH), nn.Linear(WIDTH, 3)
+
+    def forward(
+        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None, edge_type: Tensor | None = None
+    ) -> Tensor:
+        given = {"edge_attr": edge_attr, "edge_type": edge_type}
+        h = self.enter(x, edge_index).relu()
+        out = self.conv(h, edge_index, **{name: given[name] for name in self.names})
+        return self.leave((out + self.beside(h, edge_index)).tanh())
+
+
 class Weighted(nn.Module):
     """Three in a row, the first of features, with weights."""
 
@@ -109,11 +143,18 @@ class Weighted(nn.Module):
         return self.last(h, edge_index, edge_weight=edge_weight)
 
 
-def check_exact(model: nn.Module, directory: Path, *, directed: bool, weighted: bool) -> None:
+def graph_with_edge_inputs() -> Data:
+    data = small_graph()
+    generator = torch.Generator().manual_seed(1)
+    data.edge_attr = torch.rand(data.num_edges, EDGE_COLUMNS, generator=generator)
+    data.edge_type = torch.randint(0, EDGE_TYPES, (data.num_edges,), generator=generator)
+    return data
+
+
+def check_exact(model: nn.Module, data: Data, directory: Path, *edge_inputs: str) -> None:
     """Against PyG, in memory and spilled over 5 blocks, and the same bits in both."""
-    data = small_graph(directed=directed, weighted=weighted)
     store = store_of(data, directory / "graph", chunk_rows=8)
-    expected = train_with_pyg(model, data, 5, weighted=weighted)
+    expected = train_with_pyg(model, data, 5, edge_inputs=edge_inputs)
     in_memory = train_with_flexgnn(model, store, 5)
     assert_close(in_memory, expected)
     planner = GreedyPlanner(5)
@@ -132,13 +173,35 @@ def check_exact(model: nn.Module, directory: Path, *, directed: bool, weighted: 
 @pytest.mark.parametrize("name", CONVS)
 def test_convolutions_are_exact_while_spilling(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    check_exact(Between(CONVS[name]()), tmp_path, directed=True, weighted=False)
+    check_exact(Between(CONVS[name]()), small_graph(), tmp_path)
 
 
 @pytest.mark.parametrize("directed", [False, True], ids=["undirected", "directed"])
 def test_with_weights_and_of_features(directed: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    check_exact(Weighted(), tmp_path, directed=directed, weighted=True)
+    check_exact(Weighted(), small_graph(directed=directed, weighted=True), tmp_path, "edge_weight")
+
+
+@pytest.mark.parametrize("name", WITH_EDGE_INPUTS)
+def test_attributes_and_types_of_edges_are_exact_while_spilling(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    make, *edge_inputs = WITH_EDGE_INPUTS[name]
+    check_exact(WithEdgeInputs(make(), *edge_inputs), graph_with_edge_inputs(), tmp_path, *edge_inputs)
+
+
+def test_models_of_pyg_with_attributes_of_edges(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = pyg.GAT(5, 8, 2, 3, edge_dim=EDGE_COLUMNS)
+    check_exact(model, graph_with_edge_inputs(), tmp_path, "edge_attr")
+
+
+def test_edge_inputs_come_back_as_they_were_imported(tmp_path: Path) -> None:
+    data = graph_with_edge_inputs()
+    back = store_of(data, tmp_path / "graph").to_pyg()
+    order = torch.argsort(data.edge_index[0] * data.num_nodes + data.edge_index[1], stable=True)
+    assert torch.equal(back.edge_index, data.edge_index[:, order])
+    assert torch.equal(back.edge_attr, data.edge_attr[order])
+    assert torch.equal(back.edge_type, data.edge_type[order])
 
 
 @pytest.mark.parametrize("fuse", [False, True])
@@ -230,7 +293,7 @@ ON_PARTS = ["on a part of the graph", "in-neighbours", "GCNNorm"]
 )
 def test_refusals(conv: Callable[[], MessagePassing], named: list[str]) -> None:
     with pytest.raises(LoweringError) as error:
-        lower(Between(conv()), num_features=5, weighted=False)
+        lower(Between(conv()), num_features=5)
     assert all(part in str(error.value) for part in named), str(error.value)
 
 
@@ -241,4 +304,4 @@ def test_several_tensors_of_nodes_are_refused() -> None:
             return self.leave(self.conv(h, h.relu(), edge_index))
 
     with pytest.raises(LoweringError, match=r"conv \(FAConv\) has no rule of its own.*torch.cat"):
-        lower(Two(pyg.FAConv(WIDTH)), num_features=5, weighted=False)
+        lower(Two(pyg.FAConv(WIDTH)), num_features=5)

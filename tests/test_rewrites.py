@@ -44,7 +44,7 @@ class Simple(torch.nn.Module):
 
 
 def notes(model: torch.nn.Module, *rewrites: str) -> tuple[str, ...]:
-    return lower(model, num_features=5, weighted=False, rewrites=rewrites).rewrites
+    return lower(model, num_features=5, rewrites=rewrites).rewrites
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_aggregations_of_features_are_folded() -> None:
         "simple": ["x_gcn_loop1", "x_gcn_loop1_gcn_loop1"],
     }.items():
         model = MODELS[name]()
-        program = lower(model, num_features=5, weighted=False)
+        program = lower(model, num_features=5)
         assert [f.name for f in program.folded] == folded
-        plain = lower(model, num_features=5, weighted=False, rewrites=("order", "fuse", "gradients"))
+        plain = lower(model, num_features=5, rewrites=("order", "fuse", "gradients"))
         assert program.last_stage == plain.last_stage - len(folded)
 
 
@@ -128,4 +128,4 @@ def test_gradients_that_no_one_needs_are_dropped(tmp_path: Path) -> None:
 
 def test_an_unknown_rewrite_is_refused() -> None:
     with pytest.raises(ConfigError, match="no rewrite 'folding'; there are: order, fold, fuse, gradients"):
-        lower(GCN(5, 8, 2, 3), num_features=5, weighted=False, rewrites=["folding"])
+        lower(GCN(5, 8, 2, 3), num_features=5, rewrites=["folding"])

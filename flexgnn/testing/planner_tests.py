@@ -131,7 +131,7 @@ def _problem(
     with tempfile.TemporaryDirectory(prefix="planner-") as directory:
         graph = Path(directory) / "graph"
         yield PlanningProblem(
-            program=lower(model_class(5, 8, layers, 3, dropout=dropout), num_features=5, weighted=False),
+            program=lower(model_class(5, 8, layers, 3, dropout=dropout), num_features=5),
             store=random_graph(graph, num_nodes=num_nodes, num_edges=3 * num_nodes, chunk_rows=chunk_rows),
             budget_bytes=2**40,
             compute_tier="ram",

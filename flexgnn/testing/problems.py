@@ -39,7 +39,7 @@ def random_problem(random: np.random.Generator) -> PlanningProblem:
         hidden=int(random.choice([32, 64, 128, 256, 512])),
         dropout=float(random.choice([0.0, 0.5])),
     )
-    program = lower(model, num_features=graph.info.num_features, weighted=False)
+    program = lower(model, num_features=graph.info.num_features)
     compute = stated_compute(load_machine(str(random.choice(machine_names()))))
     problem = PlanningProblem(
         program=program,

@@ -17,7 +17,7 @@ from tests.graphs import small_graph, store_of
 def test_the_number_of_blocks_can_be_fixed(asked: int, found: int, tmp_path: Path) -> None:
     store = store_of(small_graph(), tmp_path / "graph", chunk_rows=4)
     problem = PlanningProblem(
-        program=lower(GCN(5, 8, 2, 3), num_features=5, weighted=False),
+        program=lower(GCN(5, 8, 2, 3), num_features=5),
         store=store,
         budget_bytes=2**40,
         compute_tier="ram",

@@ -13,6 +13,7 @@ import torch
 from torch_geometric.data import Data, HeteroData
 
 from flexgnn.core.errors import GraphError
+from flexgnn.core.graph.edge_checks import checked_attributes, checked_types
 from flexgnn.core.graph.labels import checked_labels
 from flexgnn.core.graph.layout import MAX_NODES, TEST, TRAIN, VAL
 from flexgnn.core.graph.split import seeded_split
@@ -35,6 +36,10 @@ class CheckedGraph:
     """int32 [E]."""
     weights: Array | None
     """float32 [E]."""
+    attributes: Array | None
+    """float32 [E, D]."""
+    types: Array | None
+    """int32 [E], from 0 on."""
     labels: Array
     """int64 [N], -1 for none; or, for several classes or numbers a node, float32 [N, C]."""
     task: str
@@ -77,6 +82,8 @@ def checked_graph(data: object, class_names: Sequence[str] | None, task: str | N
         source=source,
         destination=destination,
         weights=_weights(data, len(source)),
+        attributes=checked_attributes(_optional(data, "edge_attr", "attributes of edges"), len(source)),
+        types=checked_types(_optional(data, "edge_type", "types of edges"), len(source)),
         labels=labels,
         task=task,
         class_names=names,
@@ -91,6 +98,10 @@ def _tensor(data: Data, key: str, what: str) -> torch.Tensor:
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
         raise GraphError(f"data.{key} is a {_kind(value)}: make it a dense torch tensor.")
     return value.detach().cpu()
+
+
+def _optional(data: Data, key: str, what: str) -> torch.Tensor | None:
+    return None if getattr(data, key, None) is None else _tensor(data, key, what)
 
 
 def _kind(value: object) -> str:

@@ -28,6 +28,8 @@ def export_pyg(store: GraphStore) -> Data:
     )
     if store.info.weighted:
         data.edge_weight = torch.from_numpy(weights)
+    if store.info.edge_columns or store.info.num_edge_types:
+        _add_edge_arrays(store, data, node_ids)
     for name, bit in (("train_mask", TRAIN), ("val_mask", VAL), ("test_mask", TEST)):
         data[name] = torch.from_numpy((split & bit) != 0)
     return data
@@ -40,6 +42,17 @@ def _edges(store: GraphStore, node_ids: Array) -> tuple[Array, Array]:
     original = node_ids.astype(np.int32)
     _, by_source = csr_both_ways(original[stored.indices], original[stored.rows()], weights, store.info.num_nodes)
     return np.stack([by_source.rows(), by_source.indices]).astype(np.int64), by_source.weights
+
+
+def _add_edge_arrays(store: GraphStore, data: Data, node_ids: Array) -> None:
+    """Attributes and types of edges, in the order of ``edge_index``."""
+    pointers = _read_all(store, "in/indptr")
+    destination = np.repeat(node_ids, np.diff(pointers))
+    order = np.lexsort((destination, node_ids[_read_all(store, "in/indices")]))
+    if store.info.edge_columns:
+        data.edge_attr = torch.from_numpy(_read_all(store, "in/attributes")[order])
+    if store.info.num_edge_types:
+        data.edge_type = torch.from_numpy(_read_all(store, "in/types")[order].astype(np.int64))
 
 
 def _in_original_order(store: GraphStore, array: str, node_ids: Array) -> Array:

@@ -14,7 +14,7 @@ import torch
 from flexgnn.core.graph.checks import CheckedGraph, checked_graph
 from flexgnn.core.graph.csr import NO_WEIGHTS, Csr, csr_both_ways
 from flexgnn.core.graph.labels import check_task
-from flexgnn.core.graph.layout import GraphInfo, choose_chunk_rows
+from flexgnn.core.graph.layout import EDGE_CHUNK, GraphInfo, choose_chunk_rows
 from flexgnn.core.graph.order import NodeOrder, check_order, node_order
 from flexgnn.core.graph.staging import check_replaceable
 from flexgnn.core.graph.writer import StoreWriter, writing_store
@@ -57,6 +57,8 @@ def import_pyg(
         chunk_rows=chunk_rows,
         order=chosen.name,
         class_names=graph.class_names,
+        edge_columns=0 if graph.attributes is None else graph.attributes.shape[1],
+        num_edge_types=0 if graph.types is None else int(graph.types.max(initial=0)) + 1,
     )
     with writing_store(path, info, overwrite=overwrite) as writer:
         writer.write("features", _feature_blocks(graph.features, node_ids, chunk_rows))
@@ -64,15 +66,34 @@ def import_pyg(
         writer.write("split", [graph.split[node_ids]])
         writer.write("node_ids", [node_ids])
         _write_csr(writer, "in", by_destination, weighted=info.weighted)
+        _write_edge_arrays(writer, graph, node_ids)
         if not info.symmetric:
             _write_csr(writer, "out", by_source, weighted=info.weighted)
 
 
-def _reordered(graph: CheckedGraph, node_ids: Array) -> tuple[Csr, Csr]:
+def _positions(node_ids: Array) -> Array:
+    """int32 [N]: the position of each node."""
     positions = np.empty(len(node_ids), dtype=np.int32)
     positions[node_ids] = np.arange(len(node_ids), dtype=np.int32)
+    return positions
+
+
+def _reordered(graph: CheckedGraph, node_ids: Array) -> tuple[Csr, Csr]:
+    positions = _positions(node_ids)
     weights = NO_WEIGHTS if graph.weights is None else graph.weights
     return csr_both_ways(positions[graph.source], positions[graph.destination], weights, len(node_ids))
+
+
+def _write_edge_arrays(writer: StoreWriter, graph: CheckedGraph, node_ids: Array) -> None:
+    """Attributes and types, in the order of the CSR by destination."""
+    arrays = {"in/attributes": graph.attributes, "in/types": graph.types}
+    given = {name: array for name, array in arrays.items() if array is not None}
+    if given:
+        positions = _positions(node_ids)
+        order = np.lexsort((positions[graph.source], positions[graph.destination]))
+        for name, array in given.items():
+            parts = (order[start : start + EDGE_CHUNK] for start in range(0, len(order), EDGE_CHUNK))
+            writer.write(name, (array[part] for part in parts))
 
 
 def _feature_blocks(features: torch.Tensor, node_ids: Array, chunk_rows: int) -> Iterator[Array]:

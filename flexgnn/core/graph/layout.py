@@ -62,6 +62,10 @@ class GraphInfo:
     """How nodes were ordered: ``clusters``, ``metis``, ``rcm``, ``given`` or, for generated graphs, ``community``."""
     class_names: tuple[str, ...]
     """One name a class, or for regression a number."""
+    edge_columns: int = 0
+    """Columns of the attributes of edges; 0: there are none."""
+    num_edge_types: int = 0
+    """Types of edges are below it; 0: there are none."""
 
     @property
     def label_columns(self) -> int | None:
@@ -124,6 +128,12 @@ def array_layouts(info: GraphInfo) -> dict[str, ArrayLayout]:
         layouts[f"{direction}/indices"] = _layout((edges,), "<i4", EDGE_CHUNK)
         if info.weighted:
             layouts[f"{direction}/weights"] = _layout((edges,), "<f4", EDGE_CHUNK)
+    # What is pulled backward needs neither.
+    if info.edge_columns:
+        rows = max(1, EDGE_CHUNK // info.edge_columns)
+        layouts["in/attributes"] = _layout((edges, info.edge_columns), "<f4", rows)
+    if info.num_edge_types:
+        layouts["in/types"] = _layout((edges,), "<i4", EDGE_CHUNK)
     return layouts
 
 

@@ -93,8 +93,9 @@ class GraphStore:
 
         Args:
             data: ``x`` [N, F], ``edge_index`` [2, E], ``y`` [N], [N, 1] or, for several classes or numbers a node,
-                [N, C]; optionally ``edge_weight`` [E] and ``train_mask``, ``val_mask``, ``test_mask`` [N]. Without any
-                mask, labelled nodes are split 60/20/20 under a fixed seed. Other attributes are ignored.
+                [N, C]; optionally ``edge_weight`` [E], ``edge_attr`` [E, D], ``edge_type`` [E], and ``train_mask``,
+                ``val_mask``, ``test_mask`` [N]. Without any mask, labelled nodes are split 60/20/20 under a fixed seed.
+                Other attributes are ignored.
             path: where the store is to be.
             name: what the graph is called; the last part of ``path`` if None.
             order: ``auto``, or one of ``clusters``, ``metis``, ``rcm``, ``given``: see

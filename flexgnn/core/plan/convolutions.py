@@ -16,6 +16,7 @@ from flexgnn.core.plan.work import Work, tile_work
 from flexgnn.core.plan.workload import PhaseKind
 from flexgnn.core.plan.workspace import bytes_for_rows, measured_bytes
 from flexgnn.core.program.convolution import Neighborhood
+from flexgnn.core.program.edge_inputs import EdgeInputs
 from flexgnn.core.program.program import Aggregation, Program
 
 _EDGE_BYTES, _ROW_BYTES = 64, 32
@@ -77,7 +78,7 @@ def _prepared(program: Program, aggregation: Aggregation, kind: PhaseKind, shape
     convolution, columns = aggregation.convolution, program.widths[aggregation.input]
     assert convolution is not None, "others have rules"
     count = shape.rows + shape.others
-    whole, part = torch.ones(count, columns), _sample(shape, weighted=convolution.weighted)
+    whole, part = torch.ones(count, columns), _sample(shape, convolution.graph)
     gradient = torch.ones(shape.rows, program.widths[aggregation.output])
     of_input = aggregation.input in program.needs_grad
 
@@ -90,12 +91,12 @@ def _prepared(program: Program, aggregation: Aggregation, kind: PhaseKind, shape
     return run
 
 
-def _sample(shape: TileShape, *, weighted: bool) -> Neighborhood:
+def _sample(shape: TileShape, graph: EdgeInputs) -> Neighborhood:
     edges = np.arange(shape.edges)
     sources, targets = edges % (shape.rows + shape.others), np.sort(edges % shape.rows)
     return Neighborhood(
         rows=np.arange(shape.rows + shape.others),
         num_targets=shape.rows,
         edge_index=torch.from_numpy(np.stack([sources, targets])),
-        weights=torch.ones(shape.edges) if weighted else None,
+        edge_data=graph.sample(shape.edges),
     )

@@ -82,7 +82,12 @@ class FieldTable:
         rows_of = {"indptr": pointers, "indices": edges, "packed": edges, "sends": sent}
         if self._info.weighted:
             rows_of["weights"] = edges
-        dtypes = {"indptr": "int64", "weights": "float32"}
+        columns: dict[str, int] = {}
+        if direction == "in" and self._info.edge_columns:
+            rows_of["attributes"], columns["attributes"] = edges, self._info.edge_columns
+        if direction == "in" and self._info.num_edge_types:
+            rows_of["types"] = edges
+        dtypes = {"indptr": "int64", "weights": "float32", "attributes": "float32"}
         for array, rows in rows_of.items():
             name = f"{direction}/{array}"
             stored = array not in ("packed", "sends")
@@ -90,7 +95,7 @@ class FieldTable:
                 name=name,
                 dtype=dtypes.get(array, "int32"),
                 rows=rows,
-                width=None,
+                width=columns.get(array),
                 source=Source.STORE if stored else Source.SETUP,
                 array=name if stored else None,
             )

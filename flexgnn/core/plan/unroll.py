@@ -156,6 +156,7 @@ class Unroller:
             in_slices=in_slices,
             rounded=output in self._rounded,
             attention=attention,
+            edge_inputs=() if aggregation.convolution is None else aggregation.convolution.edge_inputs,
             positions=attention is not None and attention.dropout > 0 and kind != "evaluate",
         )
         self._published[field] = pull

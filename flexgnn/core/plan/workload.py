@@ -6,7 +6,7 @@ A workload says what has to happen; decisions (``decisions.py``) say where the d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from fractions import Fraction
 from functools import cached_property
@@ -19,6 +19,7 @@ from flexgnn.core.plan.locality import Locality
 from flexgnn.core.plan.topology import Direction, HaloCounts, HaloPass
 from flexgnn.core.plan.work import Work
 from flexgnn.core.program.attention import Attention
+from flexgnn.core.program.edge_inputs import EdgeInput
 from flexgnn.core.program.program import Program, Reduce
 from flexgnn.core.tier import Array
 
@@ -93,6 +94,8 @@ class Pull:
     """Of ``attention``."""
     positions: bool = False
     """Whether it has to know where in the graph neighbours are."""
+    edge_inputs: tuple[EdgeInput, ...] = ()
+    """What a convolution reads of edges; what sums do is told by :attr:`weighted`."""
     whole_blocks: bool = False
     """Whether halos are whole blocks (see ``whole_blocks.py``), else of the rows that are needed."""
 
@@ -130,8 +133,17 @@ class Phase:
 
     @property
     def pulled(self) -> dict[str, Pull]:
-        """One pull for each field: aggregations share its rows, and the weights if one of them takes any."""
-        return {pull.field: pull for pull in sorted(self.pulls, key=lambda pull: (pull.weighted, pull.positions))}
+        """One pull for each field: aggregations share its rows, and whatever any of them reads of edges."""
+        merged: dict[str, Pull] = {}
+        for pull in self.pulls:
+            other = merged.setdefault(pull.field, pull)
+            merged[pull.field] = replace(
+                other,
+                weighted=other.weighted or pull.weighted,
+                positions=other.positions or pull.positions,
+                edge_inputs=tuple(dict.fromkeys((*other.edge_inputs, *pull.edge_inputs))),
+            )
+        return merged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,11 +321,17 @@ class Workload:
         yield from phase.reads
         for pull in phase.pulls:
             yield from topology_fields(pull, pull.field in packed)
+            yield from (edge_field(given) for given in pull.edge_inputs)
             if pull.field in packed:
                 yield pull.field
         for name in phase.writes:
             if name in packed and not self.published[name].whole_blocks:
                 yield f"{self.published[name].topology}/sends"
+
+
+def edge_field(given: EdgeInput) -> str:
+    """Name of the field that holds it, in the order of edges by destination."""
+    return f"in/{given.array}"
 
 
 def topology_fields(pull: Pull, packed: bool) -> list[str]:

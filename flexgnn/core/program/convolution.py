@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 from torch_geometric.nn.conv import MessagePassing
 
+from flexgnn.core.program.edge_inputs import EdgeInput, EdgeInputs
 from flexgnn.core.tier import Array
 
 
 class Argument(Enum):
-    """What a convolution is called with that differs from tile to tile."""
+    """What a convolution is called with that differs from tile to tile, beside what edges hold."""
 
     NODES = "x"
     EDGES = "edge_index"
-    WEIGHTS = "edge_weight"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,8 +42,8 @@ class Neighborhood:
     """T."""
     edge_index: Tensor
     """int64 [2, E]: sources and targets among ``rows``, in the order of the graph's in-edges."""
-    weights: Tensor | None
-    """float32 [E]."""
+    edge_data: Mapping[EdgeInput, Tensor]
+    """Of these edges."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,8 +55,10 @@ class Convolution:
     what: str
     """In messages."""
     args: tuple[Any, ...]
-    """With :class:`Argument` in the place of tensors."""
+    """With :class:`Argument` and :class:`EdgeInput` in the place of tensors."""
     kwargs: Mapping[str, Any]
+    graph: EdgeInputs
+    """What there is for each edge, read or not."""
     _copies: threading.local = field(default_factory=threading.local, repr=False)
 
     @property
@@ -65,14 +67,17 @@ class Convolution:
         return tuple(parameter for parameter in self.conv.parameters() if parameter.requires_grad)
 
     @property
-    def weighted(self) -> bool:
-        return Argument.WEIGHTS in (*self.args, *self.kwargs.values())
+    def edge_inputs(self) -> tuple[EdgeInput, ...]:
+        """What it reads of edges."""
+        return tuple(given for given in EdgeInput if given in (*self.args, *self.kwargs.values()))
 
-    def call(self, conv: MessagePassing, x: Tensor, edge_index: Tensor, weights: Tensor | None) -> Any:
+    def call(self, conv: MessagePassing, x: Tensor, edge_index: Tensor, edge_data: Mapping[EdgeInput, Tensor]) -> Any:
         """``conv``, one like :attr:`conv`, with these tensors."""
-        tensors = {Argument.NODES: x, Argument.EDGES: edge_index, Argument.WEIGHTS: weights}
+        tensors = {Argument.NODES: x, Argument.EDGES: edge_index}
 
         def filled(value: Any) -> Any:
+            if isinstance(value, EdgeInput):
+                return edge_data[value]
             return tensors[value] if isinstance(value, Argument) else value
 
         return conv(*map(filled, self.args), **{name: filled(value) for name, value in self.kwargs.items()})
@@ -99,7 +104,7 @@ class Convolution:
         return (found[0] if of_input else None), list(found[len(wanted) - len(self.parameters) :])
 
     def _run(self, x: Tensor, part: Neighborhood) -> Tensor:
-        out: Tensor = self.call(self._own_copy(), x, part.edge_index, part.weights)
+        out: Tensor = self.call(self._own_copy(), x, part.edge_index, part.edge_data)
         return out[: part.num_targets]
 
     def _own_copy(self) -> MessagePassing:
@@ -115,13 +120,13 @@ def with_shared_tensors(conv: MessagePassing) -> MessagePassing:
     return copy.deepcopy(conv, {id(tensor): tensor for tensor in (*conv.parameters(), *conv.buffers())})
 
 
-def neighborhood(indptr: Array, indices: Array, weights: Array | None, first: int) -> Neighborhood:
+def neighborhood(indptr: Array, indices: Array, edge_data: Mapping[EdgeInput, Array], first: int) -> Neighborhood:
     """The neighbourhood of a tile.
 
     Args:
         indptr: int64 [T + 1], where the in-edges of each of its nodes begin in ``indices``.
         indices: sources, as positions in the graph.
-        weights: of the same edges; None: there are none.
+        edge_data: of the same edges.
         first: position of the tile's first node.
     """
     count = len(indptr) - 1
@@ -135,5 +140,11 @@ def neighborhood(indptr: Array, indices: Array, weights: Array | None, first: in
         rows=np.concatenate([np.arange(count), others]) + first,
         num_targets=count,
         edge_index=torch.from_numpy(np.stack([sources, targets])),
-        weights=None if weights is None else torch.from_numpy(weights[edges]),
+        edge_data={given: _as_tensor(array[edges]) for given, array in edge_data.items()},
     )
+
+
+def _as_tensor(array: Array) -> Tensor:
+    """Types are int64, as PyG has them."""
+    tensor = torch.from_numpy(array)
+    return tensor if tensor.is_floating_point() else tensor.long()

@@ -6,8 +6,9 @@ The graph has self loops, duplicate edges, isolated nodes and no order of edges.
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch_geometric.nn.conv import MessagePassing
 
 from flexgnn.core.errors import LoweringError
 from flexgnn.core.program.convolution import Convolution, Neighborhood, neighborhood
+from flexgnn.core.program.edge_inputs import EdgeInputs
 from flexgnn.core.program.refusals import refuse
 from flexgnn.core.tier import Array
 
@@ -39,7 +41,7 @@ def checked_width(convolution: Convolution, columns: int) -> int:
     Raises:
         LoweringError: if it can't be run on parts of a graph with the same result, or not with so many columns.
     """
-    sample = _Sample(columns)
+    sample = _Sample(columns, convolution.graph)
     what, probe = convolution.what, copy.deepcopy(convolution.conv)
     with torch.random.fork_rng(devices=[]):
         expected = _whole(convolution, probe.train(), sample, seed=0)
@@ -56,31 +58,29 @@ def checked_width(convolution: Convolution, columns: int) -> int:
 class _Sample:
     """A small graph: edges in no order, and the same by targets."""
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, graph: EdgeInputs) -> None:
         generator = torch.Generator().manual_seed(0)
         edges = torch.randint(0, _REACHED, (2, _EDGES), generator=generator)
         edges[1, :3] = edges[0, :3]
         edges[:, 3:6] = edges[:, 6:9]
-        weights = torch.rand(_EDGES, generator=generator) + 0.1
         order = torch.argsort(edges[1] * _NODES + edges[0], stable=True)
         self.x = torch.randn(_NODES, columns, generator=generator)
-        self.edge_index, self.weights = edges, weights
-        self._indices, self._sorted_weights = edges[0, order].numpy(), weights[order].numpy()
+        self.edge_index, self.edge_data = edges, graph.sample(_EDGES)
+        self._indices = edges[0, order].numpy()
+        self._sorted = {given: tensor[order].numpy() for given, tensor in self.edge_data.items()}
         self._indptr: Array = np.append(0, np.cumsum(np.bincount(edges[1].numpy(), minlength=_NODES)))
 
-    def parts(self, *, weighted: bool) -> Iterator[Neighborhood]:
+    def parts(self) -> Iterator[Neighborhood]:
         for first, stop in _TILES:
-            weights = self._sorted_weights if weighted else None
-            yield neighborhood(self._indptr[first : stop + 1], self._indices, weights, first)
+            yield neighborhood(self._indptr[first : stop + 1], self._indices, self._sorted, first)
 
 
 def _whole(convolution: Convolution, conv: MessagePassing, sample: _Sample, seed: int) -> Tensor:
     """The output for the whole graph."""
     torch.manual_seed(seed)
-    weights = sample.weights if convolution.weighted else None
     try:
         # What it writes to its input stays in the copy.
-        out: Any = convolution.call(conv, sample.x.clone(), sample.edge_index, weights)
+        out: Any = convolution.call(conv, sample.x.clone(), sample.edge_index, sample.edge_data)
     except Exception as error:
         raise LoweringError(f"{convolution.what} doesn't accept its input: {error}") from error
     if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != _NODES or out.dtype != torch.float32:
@@ -100,10 +100,10 @@ class _Gradients:
 
 
 def _check_parts(convolution: Convolution, conv: MessagePassing, sample: _Sample, expected: Tensor) -> None:
-    probe = Convolution(conv=conv, what=convolution.what, args=convolution.args, kwargs=convolution.kwargs)
+    probe = replace(convolution, conv=conv, _copies=threading.local())
     weighting = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
     total = _Gradients(torch.zeros_like(sample.x), [torch.zeros_like(p) for p in probe.parameters])
-    for part in sample.parts(weighted=convolution.weighted):
+    for part in sample.parts():
         targets = part.rows[: part.num_targets]
         try:
             out = probe.forward(sample.x[part.rows], part)
@@ -123,8 +123,7 @@ def _check_gradients(
     convolution: Convolution, probe: Convolution, sample: _Sample, weighting: Tensor, found: _Gradients
 ) -> None:
     x = sample.x.clone().requires_grad_()
-    weights = sample.weights if convolution.weighted else None
-    out: Tensor = convolution.call(probe.conv, x, sample.edge_index, weights)
+    out: Tensor = convolution.call(probe.conv, x, sample.edge_index, sample.edge_data)
     if not out.requires_grad:
         return
     gradients = torch.autograd.grad(out, (x, *probe.parameters), weighting, allow_unused=True)

@@ -21,6 +21,7 @@ from torch_geometric.nn.conv import MessagePassing
 
 from flexgnn.core.program.attention import Attention, Score
 from flexgnn.core.program.convolution import Argument, Convolution
+from flexgnn.core.program.edge_inputs import EdgeInput, EdgeInputs
 from flexgnn.core.program.program import Adjacency, Reduction
 from flexgnn.core.program.refusals import describe, refuse
 from flexgnn.core.program.row_functions import beside_rows
@@ -28,8 +29,8 @@ from flexgnn.core.program.row_functions import beside_rows
 Aggr = Literal["sum", "mean", "max"]
 Rule = Callable[[Any, Aggr, Proxy, Proxy | None], Proxy]
 
-EDGE_INDEX = "edge_index"
-EDGE_WEIGHT = "edge_weight"
+EDGE_INDEX = Argument.EDGES.value
+EDGE_WEIGHT = EdgeInput.WEIGHTS.value
 AGGREGATION = "aggregation"
 """Key under which a node's ``meta`` holds its :class:`~flexgnn.core.program.program.Reduction`."""
 
@@ -169,8 +170,10 @@ def _transformer(conv: Any, aggr: Aggr, x: Proxy, edge_weight: Proxy | None) -> 
     return out  # type: ignore[no-any-return]
 
 
-def lower_conv(conv: MessagePassing, path: str, *args: Any, **kwargs: Any) -> Proxy:
-    """What ``conv(*args, **kwargs)`` computes, recorded by its rule.
+def lower_conv(conv: MessagePassing, path: str, graph: EdgeInputs, *args: Any, **kwargs: Any) -> Proxy:
+    """What ``conv(*args, **kwargs)`` computes, recorded by its rule, or to be run as it is.
+
+    ``graph`` is what there is for each edge.
 
     Raises:
         LoweringError: no rule gives this convolution, with its settings and inputs, exactly.
@@ -180,22 +183,30 @@ def lower_conv(conv: MessagePassing, path: str, *args: Any, **kwargs: Any) -> Pr
     given = _given(conv, what, args, kwargs)
     rule, accepted = _RULES.get(type(conv), (None, frozenset()))
     aggr = _AGGRS.get(type(conv.aggr_module))
-    if rule is None or aggr not in accepted:
-        return _as_it_is(conv, what, args, kwargs)
+    if rule is None or aggr not in accepted or _reads_attributes(conv, given):
+        return _as_it_is(conv, what, graph, args, kwargs)
     x, edge_weight = _check_inputs(what, given)
     return rule(conv, aggr, x, edge_weight)
 
 
-def _as_it_is(conv: MessagePassing, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Proxy:
+def _reads_attributes(conv: Any, given: dict[str, Any]) -> bool:
+    """Whether a convolution with a rule has to do with attributes of edges, of which rules know nothing."""
+    ignored = isinstance(conv, GATConv) and conv.lin_edge is None
+    return getattr(conv, "lin_edge", None) is not None or (given.get("edge_attr") is not None and not ignored)
+
+
+def _as_it_is(
+    conv: MessagePassing, what: str, graph: EdgeInputs, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Proxy:
     """Record a convolution that no rule takes apart: it is run on parts of the graph."""
     nodes: list[Proxy] = []
 
     def replaced(value: Any) -> Any:
         if not isinstance(value, Proxy):
             return value
-        for argument in (Argument.EDGES, Argument.WEIGHTS):
-            if _is_input(value, argument.value):
-                return argument
+        for given in (Argument.EDGES, *EdgeInput):
+            if _is_input(value, given.value):
+                return given
         nodes.append(value)
         return Argument.NODES
 
@@ -204,17 +215,17 @@ def _as_it_is(conv: MessagePassing, what: str, args: tuple[Any, ...], kwargs: di
         what=what,
         args=tuple(map(replaced, args)),
         kwargs={name: replaced(value) for name, value in kwargs.items()},
+        graph=graph,
     )
     if len(nodes) != 1 or Argument.EDGES not in (*convolution.args, *convolution.kwargs.values()):
         raise refuse(
             what,
             "has no rule of its own, and is not called with one tensor of node features and edge_index",
-            "call it as conv(x, edge_index) or conv(x, edge_index, edge_weight): put features of nodes together with "
-            "torch.cat and take them apart in a convolution of your own",
+            "call it as conv(x, edge_index), with edge_weight, edge_attr or edge_type if it wants them: join features "
+            "of nodes with torch.cat, and take them apart in a convolution of your own",
         )
     out: Proxy = nodes[0].tracer.create_proxy("call_function", aggregated, (nodes[0],), {})
-    adjacency = replace(_PLAIN, weighted=convolution.weighted)
-    out.node.meta[AGGREGATION] = Reduction(reduce="convolution", adjacency=adjacency, convolution=convolution)
+    out.node.meta[AGGREGATION] = Reduction(reduce="convolution", adjacency=_PLAIN, convolution=convolution)
     return out
 
 
@@ -225,8 +236,6 @@ def _check_settings(conv: Any, what: str) -> None:
         raise refuse(what, f"has node_dim={conv.node_dim}", "use node_dim=-2")
     if conv.decomposed_layers > 1:
         raise refuse(what, f"has decomposed_layers={conv.decomposed_layers}", "use decomposed_layers=1")
-    if getattr(conv, "edge_dim", None) is not None:
-        raise refuse(what, f"has edge_dim={conv.edge_dim}", "edge features aren't supported: leave edge_dim out")
     if conv.explain:
         raise refuse(what, "is in explain mode", "set conv.explain = False")
     hooked = [name for name, value in vars(conv).items() if name.endswith("_hooks") and value]
@@ -258,8 +267,6 @@ def _check_inputs(what: str, given: dict[str, Any]) -> tuple[Proxy, Proxy | None
             "is called with an edge_weight that isn't the model's own",
             "compute edge weights before training and store them with the graph",
         )
-    if given.get("edge_attr") is not None:
-        raise refuse(what, "is called with edge_attr", "edge features aren't supported: leave edge_attr out")
     if given.get("return_attention_weights") is not None:
         raise refuse(
             what,

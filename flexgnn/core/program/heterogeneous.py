@@ -1,4 +1,4 @@
-"""Refuses models of graphs with several types of nodes or edges, by name, before they are traced."""
+"""Refuses models of graphs with several types of nodes, by name, before they are traced."""
 
 from __future__ import annotations
 
@@ -12,20 +12,17 @@ from flexgnn.core.errors import LoweringError
 from flexgnn.core.program.refusals import describe, refuse
 
 _TYPED = (
-    pyg.FastRGCNConv,
     pyg.HANConv,
     pyg.HEATConv,
     pyg.HGTConv,
     pyg.HeteroConv,
     pyg.HeteroDictLinear,
     pyg.HeteroLinear,
-    pyg.RGATConv,
-    pyg.RGCNConv,
 )
 
 
 def check_homogeneous(model: torch.nn.Module) -> None:
-    """Refuse a model that works on types of nodes or edges: of ``to_hetero``, or with a module that does.
+    """Refuse a model that works on types of nodes: of ``to_hetero``, or with a module that does.
 
     Raises:
         LoweringError: with the module's path and class, the reason, and what to use instead.
@@ -45,6 +42,6 @@ def _takes_dictionaries(model: GraphModule) -> bool:
 def _refusal(what: str) -> LoweringError:
     return refuse(
         what,
-        "works on types of nodes or edges, which FlexGNN can't train on yet",
-        "train a homogeneous model, of GCNConv or GATConv for example, on HeteroData.to_homogeneous()",
+        "works on types of nodes, which FlexGNN can't train on yet",
+        "train a model of GCNConv, GATConv, or RGCNConv with edge_type, on HeteroData.to_homogeneous()",
     )

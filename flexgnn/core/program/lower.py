@@ -10,6 +10,7 @@ from torch.fx import Graph, Node
 from flexgnn.core.program.building import build_segment
 from flexgnn.core.program.convs import AGGREGATION
 from flexgnn.core.program.dropout import dropout
+from flexgnn.core.program.edge_inputs import NO_EDGE_INPUTS, EdgeInputs
 from flexgnn.core.program.functional import functionalize, same_computation
 from flexgnn.core.program.norms import tracked_affine
 from flexgnn.core.program.partition import Partition, partition
@@ -24,7 +25,7 @@ def lower(
     model: torch.nn.Module,
     *,
     num_features: int,
-    weighted: bool,
+    edges: EdgeInputs = NO_EDGE_INPUTS,
     rewrites: Sequence[str] = ALL_REWRITES,
     output: str | None = None,
 ) -> Program:
@@ -33,10 +34,10 @@ def lower(
     The model is left as it is: its modes, attributes and random state. Which parameters are trainable is read now.
 
     Args:
-        model: ``forward(x, edge_index)`` or ``forward(x, edge_index, edge_weight)`` to one N x C tensor of logits,
-            built from convolutions with a rule (see :mod:`flexgnn.core.program.convs`) and row-local operations.
+        model: ``forward(x, edge_index)``, with ``edge_weight``, ``edge_attr`` and ``edge_type`` where it takes them, to
+            one N x C tensor of logits, built from convolutions and row-local operations.
         num_features: columns of ``x``.
-        weighted: whether the graph has edge weights. A model or convolution that takes none ignores them, as in PyG.
+        edges: what the graph has for each edge. What a model or convolution does not take is ignored, as in PyG.
         rewrites: those that may be made; see :mod:`flexgnn.core.program.rewrites`.
         output: path of a module that the forward calls once, to compute what that returns, and no more, instead.
 
@@ -46,7 +47,7 @@ def lower(
             reason and what to use instead.
     """
     chosen = checked_rewrites(rewrites)
-    root = make_root(model, weighted)
+    root = make_root(model, edges)
     graph = functionalize(root, trace(root, training=True, output=output), training=True)
     evaluation = functionalize(root, trace(root, training=False, output=output), training=False)
     if not same_computation(graph, evaluation):

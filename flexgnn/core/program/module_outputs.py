@@ -8,13 +8,14 @@ from dataclasses import replace
 import torch
 
 from flexgnn.core.errors import ConfigError, LoweringError
+from flexgnn.core.program.edge_inputs import EdgeInputs
 from flexgnn.core.program.lower import lower
 from flexgnn.core.program.program import Program
 from flexgnn.core.program.trace import calls_of_modules, make_root
 
 
 def lower_output(
-    model: torch.nn.Module, module: str, *, num_features: int, weighted: bool, rewrites: Sequence[str]
+    model: torch.nn.Module, module: str, *, num_features: int, edges: EdgeInputs, rewrites: Sequence[str]
 ) -> Program:
     """As :func:`~flexgnn.core.program.lower.lower`, to what ``module`` of ``model`` returns and no further.
 
@@ -27,10 +28,10 @@ def lower_output(
         ConfigError: if it is not called exactly once, or returns something else than one float32 row a node; the
             message lists the modules that may be named.
     """
-    calls = calls_of_modules(make_root(model, weighted))
+    calls = calls_of_modules(make_root(model, edges))
 
     def lowered(path: str) -> Program:
-        program = lower(model, num_features=num_features, weighted=weighted, rewrites=rewrites, output=path)
+        program = lower(model, num_features=num_features, edges=edges, rewrites=rewrites, output=path)
         return replace(program, labelled=False)
 
     problem = _problem(model, module, calls.get(module, 0))

@@ -18,8 +18,9 @@ from torch.fx import Graph, Interpreter, Node
 
 from flexgnn.core.errors import LoweringError
 from flexgnn.core.program.convolution_check import checked_width
-from flexgnn.core.program.convs import AGGREGATION, EDGE_INDEX, EDGE_WEIGHT, aggregated, is_convolution
+from flexgnn.core.program.convs import AGGREGATION, EDGE_INDEX, aggregated, is_convolution
 from flexgnn.core.program.dropout import dropout
+from flexgnn.core.program.edge_inputs import EdgeInput
 from flexgnn.core.program.functional import ROWS
 from flexgnn.core.program.modules import module_problem
 from flexgnn.core.program.moments import column_moments
@@ -30,6 +31,7 @@ from flexgnn.core.program.refusals import locate, operation, refuse
 from flexgnn.core.program.row_functions import standardized
 
 PROBE_ROWS = 5
+_OF_EDGES = (EDGE_INDEX, *(given.value for given in EdgeInput))
 EVALUATION = RowContext(start=0, seed=0, epoch=0, training=False)
 
 
@@ -149,7 +151,7 @@ class _Checker(Interpreter):
 
     def _check_operation(self, node: Node) -> None:
         for used in node.all_input_nodes:
-            if used.op == "placeholder" and used.target in (EDGE_INDEX, EDGE_WEIGHT):
+            if used.op == "placeholder" and used.target in _OF_EDGES:
                 raise refuse(operation(node), f"reads {used.target}", "only convolutions may read the graph")
         if node.op == "call_module":
             problem = self._module_problem(node)

@@ -16,7 +16,8 @@ from torch_geometric.nn import Sequential
 from torch_geometric.nn.conv import MessagePassing
 
 from flexgnn.core.errors import LoweringError
-from flexgnn.core.program.convs import EDGE_WEIGHT, lower_conv
+from flexgnn.core.program.convs import lower_conv
+from flexgnn.core.program.edge_inputs import EdgeInput, EdgeInputs
 from flexgnn.core.program.heterogeneous import check_homogeneous
 from flexgnn.core.program.modules import check_module_class
 from flexgnn.core.program.norms import is_global_norm, lower_norm
@@ -38,29 +39,24 @@ IN_PLACE_OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
 """Augmented assignments, and what they compute."""
 
 
-class _Root(torch.nn.Module):
+class Root(torch.nn.Module):
     """Calls the model as the user would.
 
     ``torch.fx`` traces the forward of a root's class, but PyG's ``Sequential`` keeps each instance's forward on the
     instance and overwrites that of the class; called from here, it is the instance's own.
     """
 
-    def __init__(self, model: torch.nn.Module, takes_weight: bool) -> None:
+    def __init__(self, model: torch.nn.Module, takes: frozenset[str], edges: EdgeInputs) -> None:
+        """``takes``: arguments of the model's forward; ``edges``: what there is to give it."""
         super().__init__()
         self.model = model
-        self.without = {EDGE_WEIGHT: None} if takes_weight else {}
+        self.edges = edges
+        self._taken = [given for given in EdgeInput if given.value in takes]
 
-    def forward(self, x: Any, edge_index: Any) -> Any:
-        return self.model(x, edge_index, **self.without)
-
-
-class _WeightedRoot(torch.nn.Module):
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Any, edge_index: Any, edge_weight: Any) -> Any:
-        return self.model(x, edge_index, edge_weight=edge_weight)
+    def forward(self, x: Any, edge_index: Any, edge_weight: Any, edge_attr: Any, edge_type: Any) -> Any:
+        values = zip(EdgeInput, (edge_weight, edge_attr, edge_type), strict=True)
+        there = {given: value if given in self.edges else None for given, value in values}
+        return self.model(x, edge_index, **{given.value: there[given] for given in self._taken})
 
 
 class _Proxy(Proxy):
@@ -91,8 +87,9 @@ class _Call:
 class _Tracer(Tracer):
     proxy_buffer_attributes = True  # or ``1 + buffer`` would be computed now and stay as it is
 
-    def __init__(self) -> None:
+    def __init__(self, edges: EdgeInputs) -> None:
         super().__init__()
+        self._edges = edges
         self.calls: dict[str, list[_Call]] = {}
         """By path below the model."""
 
@@ -107,7 +104,7 @@ class _Tracer(Tracer):
     ) -> Any:
         path = self.path_of_module(m)
         if isinstance(m, MessagePassing):
-            forward = partial(lower_conv, m, path)
+            forward = partial(lower_conv, m, path, self._edges)
         elif is_global_norm(m):
             forward = partial(lower_norm, m, path, getattr(self.root, ROOT_NAME).training)
         elif self.is_leaf_module(m, path):
@@ -121,23 +118,23 @@ class _Tracer(Tracer):
         return _Proxy(node, self)
 
 
-def make_root(model: torch.nn.Module, weighted: bool) -> torch.nn.Module:
-    """A module whose ``forward(x, edge_index[, edge_weight])`` calls ``model``.
+def make_root(model: torch.nn.Module, edges: EdgeInputs) -> Root:
+    """A module whose forward calls ``model`` with those of its arguments that ``edges`` has.
 
     Raises:
-        LoweringError: ``model`` works on types of nodes or edges, has hooks, or parameters that are not float32 or not
-            there yet.
+        LoweringError: ``model`` works on types of nodes, has hooks, or has parameters that are not there yet or not
+            float32.
     """
     check_homogeneous(model)
     _check_model(model)
     if isinstance(model, Sequential):
-        takes_weight = EDGE_WEIGHT in model.signature.param_dict
+        takes = frozenset(model.signature.param_dict)
     else:
-        takes_weight = EDGE_WEIGHT in inspect.signature(model.forward).parameters
-    return _WeightedRoot(model) if weighted and takes_weight else _Root(model, takes_weight)
+        takes = frozenset(inspect.signature(model.forward).parameters)
+    return Root(model, takes, edges)
 
 
-def trace(root: torch.nn.Module, *, training: bool, output: str | None = None) -> Graph:
+def trace(root: Root, *, training: bool, output: str | None = None) -> Graph:
     """The graph of what ``root`` computes in training or in evaluation. The model's modes are left as they were.
 
     Args:
@@ -158,7 +155,7 @@ def trace(root: torch.nn.Module, *, training: bool, output: str | None = None) -
     return graph
 
 
-def calls_of_modules(root: torch.nn.Module) -> dict[str, int]:
+def calls_of_modules(root: Root) -> dict[str, int]:
     """How often the forward of ``root``'s model calls each of its modules, by path.
 
     Raises:
@@ -168,9 +165,9 @@ def calls_of_modules(root: torch.nn.Module) -> dict[str, int]:
     return {path: len(made) for path, made in calls.items() if path != ROOT_NAME}
 
 
-def _trace(root: torch.nn.Module, *, training: bool) -> tuple[Graph, dict[str, list[_Call]]]:
+def _trace(root: Root, *, training: bool) -> tuple[Graph, dict[str, list[_Call]]]:
     model: torch.nn.Module = getattr(root, ROOT_NAME)
-    tracer = _Tracer()
+    tracer = _Tracer(root.edges)
     try:
         with _mode(model, training), torch.random.fork_rng(devices=[]):
             graph = tracer.trace(root)

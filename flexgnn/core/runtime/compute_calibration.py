@@ -126,7 +126,7 @@ def _operators(bench: Bench) -> Iterator[Sample]:
 
 def _calls(bench: Bench) -> Iterator[Sample]:
     """A segment on so few rows that nothing but calls takes time."""
-    segment = lower(GIN(4, 4, num_layers=1), num_features=4, weighted=False).segments[-1]
+    segment = lower(GIN(4, 4, num_layers=1), num_features=4).segments[-1]
     values = {name: torch.rand(4, 4) for name in segment.inputs}
     rows = RowContext(start=0, seed=0, epoch=0, training=True)
     count = 20

@@ -18,7 +18,7 @@ from torch import Tensor
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.decisions import BY_HALOS
 from flexgnn.core.plan.plan import Plan
-from flexgnn.core.plan.workload import Pull, Step, topology_fields
+from flexgnn.core.plan.workload import Pull, Step, edge_field, topology_fields
 from flexgnn.core.program.criterion import default_loss
 from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR
 from flexgnn.core.program.program import RowContext
@@ -220,6 +220,7 @@ class Executor:
             indptr=indptr,
             indices=indices,
             weights=rest[0] if pull.weighted else NO_VECTOR,
+            edge_data={given: self.memory.rows(edge_field(given), block) for given in pull.edge_inputs},
             positions=rest[-1] if pull.positions and packed else indices,
             own=0 if packed else self._workload.blocks.start(block),
         )

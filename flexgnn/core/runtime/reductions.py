@@ -51,7 +51,8 @@ def aggregate(view: TileView, aggregation: Aggregation, rows: RowContext) -> Non
         state, query = view.rows(view.prefix + softmax_name(aggregation)), _query(view, aggregation)
         _attend(view, aggregation.attention, source, ATTEND, (query, query, view.rows(output), state), rows)
     elif aggregation.convolution is not None:
-        view.write(output, aggregation.convolution.forward(*view.neighborhood(source, weighted=adjacency.weighted)))
+        convolution = aggregation.convolution
+        view.write(output, convolution.forward(*view.neighborhood(source, convolution.edge_inputs)))
     elif aggregation.reduce == "max":
         name, out = ties_name(aggregation), view.rows(output)
         view.pull_max(source, out, view.rows(name) if view.has(name) else np.empty_like(out))
@@ -102,11 +103,11 @@ def differentiate(
     view: TileView, aggregation: Aggregation, gradient: Tensor, *, of_input: bool
 ) -> ConvolutionGradients:
     """Run a convolution again that is run as it is, and differentiate it; ``gradient`` (T x C) is of its output."""
-    assert aggregation.convolution is not None, "others have rules"
-    source = source_of(view, aggregation)
-    x, part = view.neighborhood(source, weighted=aggregation.adjacency.weighted)
-    of_rows, of_parameters = aggregation.convolution.backward(x, part, gradient, of_input=of_input)
-    pairs = zip(aggregation.convolution.parameters, of_parameters, strict=True)
+    convolution = aggregation.convolution
+    assert convolution is not None, "others have rules"
+    x, part = view.neighborhood(source_of(view, aggregation), convolution.edge_inputs)
+    of_rows, of_parameters = convolution.backward(x, part, gradient, of_input=of_input)
+    pairs = zip(convolution.parameters, of_parameters, strict=True)
     return ConvolutionGradients(
         rows=part.rows, of_rows=of_rows, of_parameters=[(p, g) for p, g in pairs if g is not None]
     )

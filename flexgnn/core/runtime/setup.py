@@ -37,7 +37,7 @@ def read_own(store: GraphStore, plan: Plan, name: str, block: int, out: Array) -
     field, blocks = plan.workload.fields[name], plan.workload.blocks
     assert field.array is not None
     start, stop = blocks.start(block), blocks.stop(block)
-    if field.array.endswith(("/indices", "/weights")):
+    if field.array.endswith(("/indices", "/weights", "/attributes", "/types")):
         direction: Direction = "in" if field.array.startswith("in/") else "out"
         edges = plan.workload.halos[direction].edges
         start, stop = sum(edges[:block]), sum(edges[: block + 1])

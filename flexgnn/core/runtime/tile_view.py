@@ -18,6 +18,7 @@ from flexgnn.core.plan.workload import Phase
 from flexgnn.core.program.adjacency import AdjacencyVectors
 from flexgnn.core.program.bfloat16 import stored_tensor
 from flexgnn.core.program.convolution import Neighborhood, neighborhood
+from flexgnn.core.program.edge_inputs import EdgeInput
 from flexgnn.core.program.kernels import NO_VECTOR, pull_max, pull_max_gradient, pull_sum
 from flexgnn.core.tier import Array
 
@@ -37,6 +38,8 @@ class Neighbors:
     indptr: Array
     indices: Array
     weights: Array
+    edge_data: Mapping[EdgeInput, Array]
+    """What convolutions read of edges."""
     positions: Array
     """Of the pulled nodes in the graph, edge by edge; where no pull asks for them, anything."""
     own: int
@@ -138,11 +141,12 @@ class TileView:
         n = self.data.neighbors[source]
         pull_max_gradient(*self.reach(n), n.indptr, n.indices, self.first, value, out)
 
-    def neighborhood(self, source: str, *, weighted: bool) -> tuple[Tensor, Neighborhood]:
+    def neighborhood(self, source: str, edge_inputs: Sequence[EdgeInput]) -> tuple[Tensor, Neighborhood]:
         """The tile's part of the graph, and the rows of ``source``, which is whole, at its nodes ((T + H) x D)."""
         n = self.data.neighbors[source]
         pointers = n.indptr[self.first : self._stop + 1] - n.indptr[0]
-        part = neighborhood(pointers, n.indices, n.weights if weighted else None, n.own + self.first)
+        edge_data = {given: n.edge_data[given] for given in edge_inputs}
+        part = neighborhood(pointers, n.indices, edge_data, n.own + self.first)
         return torch.from_numpy(n.local[part.rows]), part
 
     def reach(self, n: Neighbors) -> tuple[Array, Array, Array, int, int, Array, Array, bool]:

@@ -23,6 +23,7 @@ from flexgnn.core.plan.stored_types import check_storage_dtype
 from flexgnn.core.planner import Planner
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.program.criterion import RowLosses, default_loss, user_loss
+from flexgnn.core.program.edge_inputs import EdgeInputs
 from flexgnn.core.program.lower import lower
 from flexgnn.core.program.module_outputs import lower_output
 from flexgnn.core.program.program import Program
@@ -233,16 +234,15 @@ class Trainer:
 
     def _lowered(self, rewrites: Sequence[str]) -> Program:
         info = self.store.info
-        return lower(self.model, num_features=info.num_features, weighted=info.weighted, rewrites=rewrites)
+        return lower(self.model, num_features=info.num_features, edges=EdgeInputs.of(info), rewrites=rewrites)
 
     def _network_to(self, module: str) -> Network:
         """The network up to the output of ``module``."""
         info = self.store.info
 
         def lowered(rewrites: Sequence[str]) -> Program:
-            return lower_output(
-                self.model, module, num_features=info.num_features, weighted=info.weighted, rewrites=rewrites
-            )
+            edges = EdgeInputs.of(info)
+            return lower_output(self.model, module, num_features=info.num_features, edges=edges, rewrites=rewrites)
 
         return Network(lowered, self._rewrites, self._plan_maker, self._emit)
 

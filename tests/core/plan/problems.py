@@ -18,7 +18,7 @@ from tests.graphs import small_graph, store_of
 def small_problem(path: Path, budget_bytes: int, *, layers: int = 3) -> PlanningProblem:
     """A GCN over 70 nodes in ten chunks."""
     return PlanningProblem(
-        program=lower(GCN(5, 8, layers, 3), num_features=5, weighted=False),
+        program=lower(GCN(5, 8, layers, 3), num_features=5),
         store=store_of(small_graph(num_nodes=70, num_edges=400), path / "graph"),
         budget_bytes=budget_bytes,
         compute_tier="ram",

@@ -72,7 +72,7 @@ def test_a_profile_without_a_kind_is_refused() -> None:
 @pytest.mark.parametrize("model", [GCN(5, 8, 3, 3, dropout=0.5), GraphSAGE(5, 8, 2, 3, aggr="max")])
 def test_steps_of_all_groupings_take_time_and_add_up(model: torch.nn.Module, tmp_path: Path) -> None:
     problem = PlanningProblem(
-        program=lower(model, num_features=5, weighted=False),
+        program=lower(model, num_features=5),
         store=store_of(small_graph(num_nodes=70, num_edges=400), tmp_path / "graph"),
         budget_bytes=2**20,
         compute_tier="ram",

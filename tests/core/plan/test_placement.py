@@ -33,7 +33,7 @@ def problem_over(
     store: GraphStore, tiers: tuple[StorageTier, ...], budget_bytes: int, wanted: dict[str, str] | None = None
 ) -> PlanningProblem:
     return PlanningProblem(
-        program=lower(GCN(5, 8, 3, 3), num_features=5, weighted=False),
+        program=lower(GCN(5, 8, 3, 3), num_features=5),
         store=store,
         budget_bytes=budget_bytes,
         compute_tier="ram",

@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> GraphStore:
 
 def problem_of(store: GraphStore, model: torch.nn.Module, budget_bytes: int = 2**40) -> PlanningProblem:
     return PlanningProblem(
-        program=lower(model, num_features=5, weighted=False),
+        program=lower(model, num_features=5),
         store=store,
         budget_bytes=budget_bytes,
         compute_tier="ram",

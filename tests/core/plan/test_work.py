@@ -30,7 +30,7 @@ def on_rows(columns: int, run: Callable[[torch.Tensor], object]) -> Callable[[in
 
 def problem_of(store: GraphStore) -> PlanningProblem:
     return PlanningProblem(
-        program=lower(GCN(5, 8, 2, 3), num_features=5, weighted=False),
+        program=lower(GCN(5, 8, 2, 3), num_features=5),
         store=store,
         budget_bytes=2**20,
         compute_tier="ram",
@@ -64,7 +64,7 @@ def test_bytes_are_those_read_and_written_views_excepted() -> None:
 def test_random_values_are_counted_forward_and_backward() -> None:
     work = tile_work(on_rows(6, lambda x: dropout(x.detach(), 0.5, 0, ROWS)), 100)
     assert work.drawn == 600
-    segment = lower(GCN(6, 6, 1, dropout=0.5, jk="last"), num_features=6, weighted=False).segments[-1]
+    segment = lower(GCN(6, 6, 1, dropout=0.5, jk="last"), num_features=6).segments[-1]
 
     def prepare(rows: int) -> Callable[[], object]:
         values = {name: torch.zeros(rows, 6) for name in segment.inputs}

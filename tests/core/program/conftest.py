@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from flexgnn.core.program.edge_inputs import EdgeInputs
 from flexgnn.core.program.lower import lower
 from flexgnn.core.program.program import Adjacency, Aggregation, Folded, Program, RowContext, Segment
 from flexgnn.core.program.rewrites import ALL_REWRITES
@@ -149,7 +150,7 @@ def check_program(program: Program, values: dict[str, Tensor]) -> None:
 def check_exact(model: torch.nn.Module, graph: SmallGraph, rewrites: Sequence[str] = ALL_REWRITES) -> Program:
     """Lower ``model``, and compare logits and gradients with those of the model itself, dropout off."""
     takes_weight = graph.edge_weight is not None
-    program = lower(model, num_features=graph.x.shape[1], weighted=takes_weight, rewrites=rewrites)
+    program = lower(model, num_features=graph.x.shape[1], edges=EdgeInputs(weighted=takes_weight), rewrites=rewrites)
     values = run_program(program, graph)
     check_program(program, values)
 

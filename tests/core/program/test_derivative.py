@@ -58,7 +58,7 @@ class Products(TorchDispatchMode):
 def test_any_operation_agrees_with_autograd():
     torch.manual_seed(1)
     model = Network()
-    program = lower(model, num_features=6, weighted=False, rewrites=("gradients", "fuse"))
+    program = lower(model, num_features=6, rewrites=("gradients", "fuse"))
     segment, x = program.segments[0], torch.randn(9, 6)
     upstream = {name: torch.randn(9, program.widths[name]) for name in segment.outputs}
     inputs, found = run_backward(segment, {"x": x}, TRAINING, program.needs_grad, lambda _: upstream)
@@ -75,7 +75,7 @@ def test_any_operation_agrees_with_autograd():
 @pytest.mark.parametrize(("stage", "products"), [(0, 1 + 2 + 1), (1, 0 + 2), (2, 0)])
 def test_products_that_no_gradient_needs_are_left_out(stage, products):
     """Of segment 0, relu(x A + b) B: the first again, two for B, one for A. Of segment 1, relu(z + b) C: two for C."""
-    program = lower(pyg.GCN(6, 8, 3, 4), num_features=6, weighted=False)
+    program = lower(pyg.GCN(6, 8, 3, 4), num_features=6)
     segment = program.segments[stage]
     values = {name: torch.randn(5, program.widths[name]) for name in segment.inputs}
     given = {name: torch.randn(5, program.widths[name]) for name in segment.outputs}
@@ -86,7 +86,7 @@ def test_products_that_no_gradient_needs_are_left_out(stage, products):
 
 @pytest.mark.parametrize("stage", [0, 1])
 def test_inputs_and_given_gradients_are_left_alone(stage):
-    program = lower(pyg.GraphSAGE(6, 8, 3, 4, dropout=0.5), num_features=6, weighted=False)
+    program = lower(pyg.GraphSAGE(6, 8, 3, 4, dropout=0.5), num_features=6)
     segment = program.segments[stage]
     values = {name: torch.randn(5, program.widths[name]) for name in segment.inputs}
     given = {name: torch.randn(5, program.widths[name]) for name in segment.outputs}
@@ -109,7 +109,7 @@ def test_a_value_that_is_read_again_is_not_written_over():
             a = self.net[0](x)
             return self.conv(torch.relu(a) + a, edge_index)
 
-    program = lower(Twice(), num_features=6, weighted=False, rewrites=("gradients", "fuse"))
+    program = lower(Twice(), num_features=6, rewrites=("gradients", "fuse"))
     x = torch.randn(5, 6)
     (found,) = run_forward(program.segments[0], {"x": x}, TRAINING).values()
     a = net[0](x)

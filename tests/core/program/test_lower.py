@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from flexgnn.core.program.edge_inputs import EdgeInputs
 from flexgnn.core.program.lower import lower
 from flexgnn.core.program.program import Adjacency, RowContext
 
@@ -154,13 +155,13 @@ def test_user_modules(model_class, make_graph, exact):
 
 def test_weights_reach_a_user_module(make_graph, exact):
     exact(Residual(), make_graph(weighted=True))
-    program = lower(Residual(), num_features=6, weighted=True, rewrites=AS_WRITTEN)
+    program = lower(Residual(), num_features=6, edges=EdgeInputs(weighted=True), rewrites=AS_WRITTEN)
     assert [a.adjacency.weighted for a in program.aggregations] == [True, False]
 
 
 def test_gcn_program():
     model = pyg.GCN(6, 8, 2, 4, dropout=0.5, improved=True)
-    program = lower(model, num_features=6, weighted=True, rewrites=AS_WRITTEN)
+    program = lower(model, num_features=6, edges=EdgeInputs(weighted=True), rewrites=AS_WRITTEN)
     assert [(s.inputs, s.outputs) for s in program.segments] == [
         (("x",), ("h0",)),
         (("agg1",), ("h1",)),
@@ -173,7 +174,7 @@ def test_gcn_program():
 
 
 def test_sage_program_aggregates_features_and_stores_one_value_a_layer():
-    program = lower(pyg.GraphSAGE(6, 8, 2, 4), num_features=6, weighted=True, rewrites=AS_WRITTEN)
+    program = lower(pyg.GraphSAGE(6, 8, 2, 4), num_features=6, edges=EdgeInputs(weighted=True), rewrites=AS_WRITTEN)
     assert [(s.inputs, s.outputs) for s in program.segments] == [
         ((), ()),
         (("x", "agg1"), ("h1",)),
@@ -233,7 +234,7 @@ def test_frozen_parameters(make_graph, exact):
 
 def test_parameters_are_the_users_own(make_graph, run):
     model, graph = pyg.GCN(6, 8, 2, 4), make_graph()
-    program = lower(model, num_features=6, weighted=False)
+    program = lower(model, num_features=6)
     before = run(program, graph)["logits"]
     with torch.no_grad():
         for parameter in model.parameters():
@@ -253,7 +254,7 @@ def test_the_model_is_left_as_it_was():
     modes = [module.training for module in model.modules()]
     attributes = [(list(vars(module)), list(module._modules)) for module in model.modules()]
     keys, state = list(model.state_dict()), torch.get_rng_state()
-    lower(model, num_features=6, weighted=False)
+    lower(model, num_features=6)
     assert [module.training for module in model.modules()] == modes
     assert [(list(vars(module)), list(module._modules)) for module in model.modules()] == attributes
     assert list(model.state_dict()) == keys
@@ -265,7 +266,7 @@ def test_segments_leave_their_inputs_alone(make_graph, run):
     model = pyg.Sequential(
         "x, edge_index", [(pyg.GCNConv(6, 8, bias=False), "x, edge_index -> x"), nn.ReLU(inplace=True), nn.Linear(8, 4)]
     )
-    program = lower(model, num_features=6, weighted=False, rewrites=AS_WRITTEN)
+    program = lower(model, num_features=6, rewrites=AS_WRITTEN)
     pulled = -torch.ones(3, 8)
     program.segments[1].run([pulled], RowContext(start=0, seed=0, epoch=0, training=True))
     assert torch.equal(pulled, -torch.ones(3, 8))
@@ -273,7 +274,7 @@ def test_segments_leave_their_inputs_alone(make_graph, run):
 
 def test_dropout_does_not_depend_on_tiles_and_draws_again(make_graph, run):
     torch.manual_seed(0)
-    program = lower(pyg.GCN(6, 32, 3, 4, dropout=0.5), num_features=6, weighted=False)
+    program = lower(pyg.GCN(6, 32, 3, 4, dropout=0.5), num_features=6)
     graph = make_graph(num_nodes=23)
     epoch = RowContext(start=0, seed=7, epoch=1, training=True)
     first = run(program, graph, epoch, tile=23)["logits"]
@@ -284,7 +285,7 @@ def test_dropout_does_not_depend_on_tiles_and_draws_again(make_graph, run):
 
 def test_segments_run_in_several_threads():
     torch.manual_seed(0)
-    program = lower(pyg.GCN(6, 32, 2, 4, dropout=0.3), num_features=6, weighted=False, rewrites=AS_WRITTEN)
+    program = lower(pyg.GCN(6, 32, 2, 4, dropout=0.3), num_features=6, rewrites=AS_WRITTEN)
     segment, value = program.segments[1], torch.randn(64, 32)
 
     def run_rows(start):

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch_geometric.utils import add_self_loops, dropout_edge
 
 from flexgnn.core.errors import LoweringError
+from flexgnn.core.program.edge_inputs import EdgeInputs
 from flexgnn.core.program.lower import lower
 
 
@@ -38,7 +39,7 @@ def forward(function, **modules):
 
 def refusal(model, weighted=False, num_features=6):
     with pytest.raises(LoweringError) as error:
-        lower(model, num_features=num_features, weighted=weighted)
+        lower(model, num_features=num_features, edges=EdgeInputs(weighted=weighted))
     return str(error.value)
 
 
