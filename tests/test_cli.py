@@ -118,6 +118,26 @@ def test_a_recorded_run_can_be_reported_and_predicts(run: Run, graph: Path, tmp_
     assert "is not empty" in refused(run, "run", "--dataset", graph, "--output", output)
 
 
+@pytest.mark.parametrize(("epochs", "stops"), [(200, True), (8, False)])
+def test_with_patience_the_model_of_the_best_epoch_is_kept(
+    epochs: int, stops: bool, run: Run, graph: Path, tmp_path: Path
+) -> None:
+    output, data = tmp_path / "out", small_graph()
+    options = ("--hidden", 8, "--model", "sage", "--layers", 2, "--patience", 5, "--epochs", epochs, "--lr", 0.05)
+    shown = run("run", "--dataset", graph, *options, "--output", output).stdout
+    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
+    best = max(history, key=lambda record: record["val_accuracy"])
+    assert (len(history) < epochs) == stops
+    assert best["epoch"] < len(history)
+    line = f"the model of epoch {best['epoch']} is kept, with the best val_accuracy: {best['val_accuracy']:.4f}"
+    for text in (shown, run("report", output).stdout):
+        assert line in text
+        assert (f"stopped after epoch {len(history)}; " in text) == stops
+    run("predict", output, "-o", tmp_path / "logits.npy")
+    right = np.load(tmp_path / "logits.npy").argmax(axis=1) == data.y.numpy()
+    assert right[data.val_mask.numpy()].mean() == pytest.approx(best["val_accuracy"])
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_model_with_norms_is_planned_trained_and_restored_with_its_statistics(
     norm: str, run: Run, graph: Path, tmp_path: Path

@@ -69,7 +69,7 @@ def every_second_epoch(optimizer: torch.optim.Optimizer) -> Callable[[float], No
 
 
 def on_a_plateau(optimizer: torch.optim.Optimizer) -> Callable[[float], None]:
-    scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.05)
+    scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.3)
     return lambda loss: scheduler.step(loss)
 
 
