@@ -56,7 +56,11 @@ class EarlyStopping(Callback):
         self._waited, self._stopped = 0, False
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Raises ConfigError if what is to be monitored is unknown, or there are no nodes that it could be of."""
+        """Forget earlier fits.
+
+        Raises:
+            ConfigError: if what is to be monitored is unknown, or there are no nodes that it could be of.
+        """
         self._name = _checked_monitor(trainer, self._monitor)
         self.best = self._weights = self._before_update = None
         self._waited, self._stopped = 0, False
@@ -66,14 +70,14 @@ class EarlyStopping(Callback):
             self._before_update = _weights_of(trainer)
 
     def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
-        early = self._scored_before_update(trainer)
+        before = self._scored_before_update(trainer)
         weights, self._before_update = self._before_update, None
         score = getattr(record, self._name)
         # Without a copy: the update was made by an earlier fit, which was ended before it was recorded.
-        if score is None or (early and weights is None):
+        if score is None or (before and weights is None):
             return
         if self._is_better(score):
-            self._weights = weights if early else _weights_of(trainer)
+            self._weights = weights if before else _weights_of(trainer)
             self.best, self._waited = record, 0
         else:
             self._waited += 1
