@@ -29,7 +29,7 @@ def run_in_rounds(
         for case in cases:
             trainer = trainers[case]
             trainer.model.load_state_dict(model.state_dict())
-            trainer._optimizer.state.clear()
+            trainer.optimizer.state.clear()
             trainer.history.clear()
             records = trainer.fit(epochs)
             seconds[case] += [record.seconds for record in records[1:]]

@@ -3,8 +3,19 @@
 from flexgnn.core.errors import FlexGNNError
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.hookspecs import hookimpl
+from flexgnn.core.runtime.callbacks import Callback
+from flexgnn.core.runtime.early_stopping import EarlyStopping
 from flexgnn.core.runtime.trainer import Trainer
 from flexgnn.core.tier_spec import TierSpec
 from flexgnn.datasets import load_dataset
 
-__all__ = ["FlexGNNError", "GraphStore", "TierSpec", "Trainer", "hookimpl", "load_dataset"]
+__all__ = [
+    "Callback",
+    "EarlyStopping",
+    "FlexGNNError",
+    "GraphStore",
+    "TierSpec",
+    "Trainer",
+    "hookimpl",
+    "load_dataset",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -66,13 +67,14 @@ def run(config: RunConfig, output: Output = None) -> None:
         with RunDisplay(console, config.epochs) as display:
             trainer = make_trainer(config, store, (display, times))
             console.print(plan_line(trainer.plan))
+            fit = partial(trainer.fit, config.epochs, eval_every=config.eval_every, callbacks=config.callbacks())
             if output is None:
-                trainer.fit(config.epochs, eval_every=config.eval_every)
+                fit()
             else:
                 with RunDirectory(output, config, trainer.model) as directory:
                     directory.save_plan(trainer.plan)
                     trainer.listeners.append(directory)
-                    trainer.fit(config.epochs, eval_every=config.eval_every)
+                    fit()
         plan, last = trainer.plan, trainer.history[-1]
         console.print(peak_table(last.peak_bytes, plan.capacities, plan.projected_peaks))
         console.print(traffic_table([record.moved_bytes for record in trainer.history]))

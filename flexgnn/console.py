@@ -23,6 +23,7 @@ from flexgnn.core.plan.rates import ComputeRates
 from flexgnn.core.plugins import PluginEntry
 from flexgnn.core.runtime.compilation import telling_of_compilation
 from flexgnn.core.runtime.events import (
+    BestWeightsRestored,
     CompilationFinished,
     CompilationStarted,
     DamageFound,
@@ -105,6 +106,8 @@ class RunDisplay:
             self._progress.advance(self._task)
         elif isinstance(event, EpochRecord):
             self._console.print(epoch_line(event))
+        elif isinstance(event, BestWeightsRestored):
+            self._console.print(kept_line(event))
 
     def _begin(self) -> None:
         """Everything that steps read is in place."""
@@ -375,3 +378,9 @@ def score_line(history: list[dict[str, Any]]) -> str:
         best = best_of(validated, key=lambda record: record[validation])
         line += f" (at the best validation {name}, epoch {best['epoch']}: {best[test]:.4f})"
     return line
+
+
+def kept_line(restored: BestWeightsRestored) -> str:
+    """Which weights are kept, and whether the run was stopped for them."""
+    kept = f"the model of epoch {restored.epoch} is kept, with the best {restored.monitor}: {restored.score:.4f}"
+    return kept if restored.stopped_after is None else f"stopped after epoch {restored.stopped_after}; {kept}"

@@ -21,6 +21,7 @@ from flexgnn.core.errors import ConfigError, GraphError
 from flexgnn.core.graph.order import NodeOrder
 from flexgnn.core.graph.store import GraphInfo, GraphStore
 from flexgnn.core.program.rewrites import all_but
+from flexgnn.core.runtime.early_stopping import EarlyStopping
 from flexgnn.core.runtime.events import Listener
 from flexgnn.core.runtime.trainer import Trainer
 from flexgnn.core.tier_spec import parse_pairs
@@ -47,6 +48,8 @@ class RunConfig:
     epochs: int
     eval_every: int
     """Epochs from one evaluation to the next, where dropout or a batch norm makes evaluation a pass of its own."""
+    patience: int | None = None
+    """Evaluations to wait for a better validation score; None: all epochs are run, and the last weights kept."""
     planner: str
     plan: str | None
     """File of a saved plan to follow."""
@@ -73,6 +76,15 @@ class RunConfig:
             raise ConfigError(f"The learning rate {self.learning_rate} is not accepted: it must be above 0.")
         if self.epochs < 1 or self.eval_every < 1:
             raise ConfigError(f"epochs ({self.epochs}) and eval_every ({self.eval_every}) must be at least 1.")
+        self.callbacks()
+
+    def callbacks(self) -> list[EarlyStopping]:
+        """What is to be done in the course of training.
+
+        Raises:
+            ConfigError: if the patience is less than 1.
+        """
+        return [] if self.patience is None else [EarlyStopping(patience=self.patience)]
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""

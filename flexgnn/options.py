@@ -31,6 +31,13 @@ def run_config(
     learning_rate: Annotated[float, Option("--lr", help="Learning rate of Adam.")] = 0.01,
     epochs: Annotated[int, Option(help="Epochs to train.")] = 30,
     eval_every: Annotated[int, Option(help="With dropout or batch norms: epochs from one evaluation to the next.")] = 1,
+    patience: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            help="Stop once N evaluations in a row bring no better validation score; the best weights are kept.",
+        ),
+    ] = None,
     planner: Annotated[str, Option(help="Name of a planner.")] = "greedy",
     storage_dtype: Annotated[
         str,

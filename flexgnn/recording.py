@@ -24,7 +24,7 @@ from safetensors.torch import save_model
 
 from flexgnn.core.errors import ConfigError
 from flexgnn.core.plan.plan import Plan
-from flexgnn.core.runtime.events import EpochRecord, Event
+from flexgnn.core.runtime.events import BestWeightsRestored, EpochRecord, Event
 from flexgnn.launch import RunConfig
 
 CONFIG, PLAN, HISTORY, EVENTS = "config.json", "plan.json", "history.jsonl", "events.jsonl"
@@ -34,7 +34,8 @@ MODEL = "model.safetensors"
 class RunDirectory:
     """A listener that records; a context manager that saves the model and closes its files.
 
-    A run that is stopped, by an error or by the user, leaves the model as its last update left it.
+    A run that is stopped, by an error or by the user, leaves the model as its last update left it, or as it was at its
+    best where that was asked for.
     """
 
     def __init__(self, path: Path, config: RunConfig, model: torch.nn.Module) -> None:
@@ -55,6 +56,7 @@ class RunDirectory:
             ) from error
         self._path, self._model = path, model
         self._finished_epochs = 0
+        self._kept = "as the last update left it"
         self._lock = Lock()
         self._history: IO[str] = (path / HISTORY).open("w", encoding="utf-8")
         self._events: IO[str] = (path / EVENTS).open("w", encoding="utf-8")
@@ -69,7 +71,7 @@ class RunDirectory:
             if self._finished_epochs:
                 self._save_model()
                 if error is not None:
-                    error.add_note(f"The model as the last update left it is in {self._path / MODEL}.")
+                    error.add_note(f"The model {self._kept} is in {self._path / MODEL}.")
         except OSError as failure:
             if error is None:
                 why = os.strerror(failure.errno or 0)
@@ -89,6 +91,8 @@ class RunDirectory:
                 self._history.flush()
                 self._finished_epochs += 1
             else:
+                if isinstance(event, BestWeightsRestored):
+                    self._kept = f"of epoch {event.epoch}, the best so far,"
                 self._events.write(line + "\n")
 
     def save_plan(self, plan: Plan) -> None:

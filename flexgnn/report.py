@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from flexgnn.console import peak_table, phase_times_table, score_line, traffic_table
+from flexgnn.console import kept_line, peak_table, phase_times_table, score_line, traffic_table
 from flexgnn.core.errors import ConfigError
+from flexgnn.core.runtime.events import BestWeightsRestored
 from flexgnn.core.runtime.phase_times import PhaseTimes
 
 
@@ -47,24 +48,34 @@ def report(path: Path) -> RenderableType:
     settings = ", ".join(f"{key} {value}" for key, value in config.items() if value is not None)
     last = history[-1]
     projected = plan["projected"]["peak_bytes"]
+    times, kept = _events(path)
     return Group(
         settings,
         f"{len(history)} epochs; loss {history[0]['loss']:.4f} to {last['loss']:.4f}",
         score_line(history),
+        *kept,
         peak_table(last["peak_bytes"], plan["capacity_bytes"], projected),
         traffic_table([record["moved_bytes"] for record in history]),
-        _phase_table(path, plan),
+        _phase_table(times, plan),
     )
 
 
-def _phase_table(path: Path, plan: dict[str, Any]) -> Table:
-    """Seconds an epoch of each phase: projected, and measured."""
-    times = PhaseTimes()
+def _events(path: Path) -> tuple[PhaseTimes, list[str]]:
+    """How long phases took; and a line on the weights that were kept, where they are not the last."""
+    times, kept = PhaseTimes(), list[str]()
     for event in read_lines(path, "events.jsonl"):
-        if event["event"] == "StepFinished":
+        kind = event.pop("event")
+        if kind == "StepFinished":
             seconds = (event[name] for name in ("start_seconds", "end_seconds", "wait_seconds"))
             phase = event["phase"], event["stage"], event["column_slice"]
             times.step(phase, event["epoch"], *seconds)
+        elif kind == BestWeightsRestored.__name__:
+            kept.append(kept_line(BestWeightsRestored(**event)))
+    return times, kept
+
+
+def _phase_table(times: PhaseTimes, plan: dict[str, Any]) -> Table:
+    """Seconds an epoch of each phase: projected, and measured."""
     projected = [
         ((phase["kind"], phase["stage"], phase["column_slice"]), phase["seconds"])
         for phase in plan["projected"]["phases"]

@@ -118,6 +118,32 @@ def test_a_recorded_run_can_be_reported_and_predicts(run: Run, graph: Path, tmp_
     assert "is not empty" in refused(run, "run", "--dataset", graph, "--output", output)
 
 
+def val_accuracy(run: Run, output: Path, data: Data) -> float:
+    """Of the recorded model."""
+    logits = output / "logits.npy"
+    run("predict", output, "-o", logits)
+    right = np.load(logits).argmax(axis=1) == data.y.numpy()
+    return float(right[data.val_mask.numpy()].mean())
+
+
+@pytest.mark.parametrize(("epochs", "dropout", "stops"), [(200, 0, True), (200, 0.5, True), (4, 0.5, False)])
+def test_with_patience_the_model_of_the_best_epoch_is_kept(
+    epochs: int, dropout: float, stops: bool, run: Run, graph: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    options = ("--hidden", 8, "--lr", 0.05, "--dropout", dropout, "--epochs", epochs, "--patience", 5)
+    shown = run("run", "--dataset", graph, *options, "--output", output).stdout
+    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
+    best = max(history, key=lambda record: record["val_accuracy"])
+    assert (len(history) < epochs) == stops
+    assert best["epoch"] < len(history)
+    line = f"the model of epoch {best['epoch']} is kept, with the best val_accuracy: {best['val_accuracy']:.4f}"
+    for text in (shown, run("report", output).stdout):
+        assert line in text
+        assert (f"stopped after epoch {len(history)}; " in text) == stops
+    assert val_accuracy(run, output, small_graph()) == pytest.approx(best["val_accuracy"])
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_model_with_norms_is_planned_trained_and_restored_with_its_statistics(
     norm: str, run: Run, graph: Path, tmp_path: Path
@@ -219,6 +245,7 @@ def test_import_and_generate_make_stores(run: Run, tmp_path: Path) -> None:
         ("--dropout", "1", "dropout"),
         ("--lr", "0", "learning rate"),
         ("--epochs", "0", "must be at least 1"),
+        ("--patience", "0", "at least 1"),
     ],
 )
 def test_bad_settings_get_one_sentence(run: Run, graph: Path, option: str, value: str, sentence: str) -> None:
@@ -355,3 +382,15 @@ def test_an_interrupted_run_leaves_no_scratch_files(
     assert process.returncode == code
     assert "Traceback" not in errors
     assert not list(scratch.glob("flexgnn-*"))
+
+
+def test_an_interrupted_run_with_patience_leaves_its_best_model(run: Run, graph: Path, tmp_path: Path) -> None:
+    output, epochs = tmp_path / "out", ("--epochs", 100_000, "--patience", 100_000)
+    history = output / "history.jsonl"
+    with running([*FLEXGNN, "run", "--dataset", graph, "--hidden", 8, *epochs, "--output", output]) as process:
+        wait_until(lambda: history.exists() and len(history.read_text().splitlines()) > 20, process)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    best = max(map(json.loads, history.read_text().splitlines()), key=lambda record: record["val_accuracy"])
+    assert f"the model of epoch {best['epoch']} is kept" in run("report", output).stdout
+    assert val_accuracy(run, output, small_graph()) == pytest.approx(best["val_accuracy"])

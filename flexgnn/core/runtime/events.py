@@ -156,6 +156,19 @@ class EpochRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BestWeightsRestored:
+    """The model is again as the monitored score found it when it was best."""
+
+    epoch: int
+    """The epoch with that score."""
+    monitor: str
+    """Name of the score, as in :class:`EpochRecord`."""
+    score: float
+    stopped_after: int | None
+    """The last epoch, if the fit was stopped since the score no longer improved."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictionsConverted:
     """So many rows of predictions, which are all computed, are in the format that was asked for."""
 
@@ -189,6 +202,7 @@ Event = (
     | StepFinished
     | DamageFound
     | EpochRecord
+    | BestWeightsRestored
     | PredictionsConverted
     | PredictionsSaved
 )

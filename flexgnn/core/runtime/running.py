@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from flexgnn.core.errors import DamagedBlobError
+from flexgnn.core.errors import ConfigError, DamagedBlobError
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.runtime.events import DamageFound, Listener, RunPlanned
@@ -30,6 +30,7 @@ class Runner:
     ) -> None:
         self._store, self._backend, self._tiers = store, backend, tiers
         self._threads, self._verify = threads, verify
+        self._busy = False
 
     def run(
         self,
@@ -45,11 +46,14 @@ class Runner:
         Args:
             loss_divisor: of the loss of the whole graph.
             epoch: the number of the epoch that ``work`` is in.
+
+        Raises:
+            ConfigError: within ``work``.
         """
         damaged_in = None
         while True:
             try:
-                with self._running(plan, loss_divisor, listener) as executor:
+                with self._alone(), self._running(plan, loss_divisor, listener) as executor:
                     work(executor)
                     return
             except DamagedBlobError as error:
@@ -57,6 +61,20 @@ class Runner:
                     raise
                 damaged_in = epoch()
                 listener(DamageFound(epoch=damaged_in, message=str(error)))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse a second arena beside that of a run: the budget is for one."""
+        if self._busy:
+            raise ConfigError(
+                "fit() and predict() can't be called while fit() trains, whose memory they would need: call them after "
+                "it, or in on_fit_end of a callback."
+            )
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
 
     @contextmanager
     def _running(self, plan: Plan, loss_divisor: float, listener: Listener) -> Iterator[Executor]:

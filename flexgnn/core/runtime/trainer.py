@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -13,7 +10,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from flexgnn.core.errors import ConfigError, GraphError, TrainingError
+from flexgnn.core.errors import ConfigError, GraphError
 from flexgnn.core.graph.layout import REGRESSION
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.placement import check_wanted
@@ -28,9 +25,11 @@ from flexgnn.core.program.lower import lower
 from flexgnn.core.program.module_outputs import lower_output
 from flexgnn.core.program.program import Program
 from flexgnn.core.program.rewrites import ALL_REWRITES
+from flexgnn.core.runtime.callbacks import CallbackLike, CallbackList
 from flexgnn.core.runtime.compilation import telling_of_compilation
+from flexgnn.core.runtime.epochs import EpochRunner
 from flexgnn.core.runtime.events import EpochRecord, Event, Listener
-from flexgnn.core.runtime.executor import Executor, Totals
+from flexgnn.core.runtime.executor import Executor
 from flexgnn.core.runtime.moments import check_rows_for_moments
 from flexgnn.core.runtime.plan_making import Network, PlanMaker
 from flexgnn.core.runtime.prediction_files import PredictionFile
@@ -47,15 +46,6 @@ COMPUTE_TIERS = {"cpu": "ram", "cuda": "cuda"}
 FIXED_MEMORY_BYTES = 96 * 2**20
 """What a run may take beside the budget, whatever the graph: compiled kernels, stacks and allocators of threads, the
 optimizer's state, one chunk of the store on its way in, and the plan itself."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Update:
-    """An epoch whose update was made, and that has yet to be evaluated and recorded."""
-
-    totals: Totals
-    seconds: float
-    moved_bytes: dict[str, int]
 
 
 class Trainer:
@@ -125,13 +115,12 @@ class Trainer:
             raise ConfigError("A budget of pinned host memory (--host-memory) only makes sense with --device cuda.")
         plugins = load_plugins()
         self.model, self.store = model, store
-        self._optimizer = _checked_optimizer(optimizer)
+        self.optimizer = _checked_optimizer(optimizer)
         backend = plugins.compute_backend(COMPUTE_TIERS[device])()
         specs = tier_specs(tiers, ssd_backend=ssd_backend, ssd_path=ssd_path, ssd_options=ssd_options)
         configured = {spec.name: ConfiguredTier.configure(spec, plugins) for spec in specs}
         saved = None if plan is None else SavedPlan.load(plan)
         saved_budget = None if saved is None else saved.budget_bytes
-        self._seed = seed
         self.listeners = list(listeners)
         threads = torch.get_num_threads()
         self._runner = Runner(store, backend, configured, threads=threads, verify=verify)
@@ -145,15 +134,17 @@ class Trainer:
             wanted=check_wanted(place or {}, list(configured)),
             storage_dtype=check_storage_dtype(storage_dtype),
             threads=threads,
-            listener=self._emit,
+            listener=self.emit,
         )
         self._rewrites, self._plan_maker = rewrites, maker
-        self._network = Network(self._lowered, rewrites, maker, self._emit)
+        self._network = Network(self._lowered, rewrites, maker, self.emit)
         outputs = self._check_outputs()
         self._loss = maker.loss = None if loss is None else user_loss(loss, outputs, some_training_labels(store))
         check_rows_for_moments(self._program, store.info.num_nodes)
         self.history: list[EpochRecord] = []
-        self._updated: _Update | None = None
+        """A record of every epoch; the next one's number, on which dropout masks depend, follows from how many."""
+        self._epochs = EpochRunner(self.optimizer, seed)
+        self._stopping = False
 
     @property
     def plan(self) -> Plan:
@@ -162,37 +153,63 @@ class Trainer:
         Raises:
             BudgetError: if the budget is too small; the message names the smallest that works.
         """
-        with telling_of_compilation(self._emit):
+        with telling_of_compilation(self.emit):
             return self._network.training_plan
 
-    def fit(self, epochs: int, *, eval_every: int = 1) -> list[EpochRecord]:
-        """Train for ``epochs`` epochs; one record each.
+    @property
+    def evaluates_apart(self) -> bool:
+        """Whether accuracies come from a pass of their own after the update (with dropout or batch norms).
+
+        Otherwise they come from the training pass, of the parameters before the update.
+        """
+        return self._program.evaluates_apart
+
+    @cached_property
+    def split_sizes(self) -> SplitSizes:
+        """How many nodes each split has; counted on first use."""
+        return count_splits(self.store)
+
+    def fit(self, epochs: int, *, eval_every: int = 1, callbacks: Sequence[CallbackLike] = ()) -> list[EpochRecord]:
+        """Train for ``epochs`` epochs, or until :meth:`stop`; one record each.
 
         Args:
+            epochs: how many more, at least 1.
             eval_every: with dropout or batch norms, accuracies come from an extra pass in evaluation mode, after every
                 so many epochs and after the last. Without, the training pass itself gives them, every epoch.
+            callbacks: objects of :class:`Callback`, such as :class:`EarlyStopping`, called in this order; or functions
+                that are called with this trainer and the record of each epoch.
 
         Raises:
             BudgetError: if the budget is too small.
             TierError: if a storage tier fails, fills up, or is damaged twice in an epoch.
             TrainingError: if the loss is no longer finite.
-                After either the parameters are those of the last update; :attr:`history` tells the finished epochs.
+                After either the parameters are those of the last update, or what callbacks make of them when the fit
+                ends; :attr:`history` tells the finished epochs.
         """
         if epochs < 1 or eval_every < 1:
             raise ConfigError(f"epochs ({epochs}) and eval_every ({eval_every}) must be at least 1.")
-        done = len(self.history)
+        called, done = CallbackList(self, callbacks), len(self.history)
+        self._stopping = False
 
         def train(executor: Executor) -> None:
             for number in range(len(self.history) - done + 1, epochs + 1):
-                evaluating = self._program.evaluates_apart and (number % eval_every == 0 or number == epochs)
-                record = self._epoch(executor, evaluating=evaluating)
-                self.history.append(record)
-                self._emit(record)
+                self._run_epoch(executor, called, evaluating=number % eval_every == 0 or number == epochs)
+                if self._stopping:
+                    return
 
-        with telling_of_compilation(self._emit):
+        with called.during_fit(), telling_of_compilation(self.emit):
             plan, divisor = self._network.ready_plan(self._runner, training=True), self._loss_divisor
-            self._runner.run(plan, train, self._emit, loss_divisor=divisor, epoch=lambda: len(self.history) + 1)
+            self._runner.run(plan, train, self.emit, loss_divisor=divisor, epoch=lambda: len(self.history) + 1)
         return self.history[done:]
+
+    def stop(self) -> None:
+        """Have :meth:`fit` end after the epoch in work, which is evaluated as it would have been; for callbacks."""
+        self._stopping = True
+
+    def emit(self, event: Event) -> None:
+        """Tell all listeners of ``event``."""
+        for listener in self.listeners:
+            listener(event)
 
     @overload
     def predict(self, to: None = None, *, module: str | None = None, overwrite: bool = False) -> Tensor: ...
@@ -219,8 +236,8 @@ class Trainer:
         """
         file = None if to is None else PredictionFile.checked(Path(to), overwrite=overwrite)
         network = self._network if module is None else self._network_to(module)
-        predictions = Predictions(network, self.store, self._runner, self._emit)
-        with telling_of_compilation(self._emit):
+        predictions = Predictions(network, self.store, self._runner, self.emit)
+        with telling_of_compilation(self.emit):
             if file is None:
                 return predictions.tensor()
             predictions.save(file)
@@ -244,7 +261,7 @@ class Trainer:
             edges = EdgeInputs.of(info)
             return lower_output(self.model, module, num_features=info.num_features, edges=edges, rewrites=rewrites)
 
-        return Network(lowered, self._rewrites, self._plan_maker, self._emit)
+        return Network(lowered, self._rewrites, self._plan_maker, self.emit)
 
     def _check_outputs(self) -> int:
         """How many outputs the model has."""
@@ -257,59 +274,25 @@ class Trainer:
         return outputs
 
     @cached_property
-    def _split_sizes(self) -> SplitSizes:
-        return count_splits(self.store)
-
-    @cached_property
     def _loss_divisor(self) -> float:
-        if self._split_sizes.training == 0:
+        if self.split_sizes.training == 0:
             raise GraphError("The graph has no training node; set train_mask and import it again.")
         return loss_divisor(self.store, self._loss or default_loss(self.store.info.task))
 
     # Running
 
-    def _emit(self, event: Event) -> None:
-        for listener in self.listeners:
-            listener(event)
-
-    def _epoch(self, executor: Executor, *, evaluating: bool) -> EpochRecord:
-        """Train, and evaluate if asked to. Where damage interrupts the evaluation, the update is not made again."""
-        if self._updated is None:
-            self._updated = self._update(executor, epoch=len(self.history) + 1)
-        updated = self._updated
-        moved_before = executor.movement.moved_bytes
-        counted: Totals | None = updated.totals
-        if self._program.evaluates_apart:
-            counted = executor.evaluate() if evaluating else None
-        moved = _moved_since(moved_before, executor)
-        self._updated = None
-        return EpochRecord(
+    def _run_epoch(self, executor: Executor, called: CallbackList, *, evaluating: bool) -> None:
+        record = self._epochs.run(
+            executor,
+            self._program,
+            self.split_sizes,
             epoch=len(self.history) + 1,
-            loss=updated.totals.loss,
-            seconds=updated.seconds,
-            peak_bytes=executor.peak_bytes,
-            moved_bytes={channel: size + moved[channel] for channel, size in updated.moved_bytes.items()},
-            **(self._split_sizes.scores(counted.scores) if counted else {}),
+            evaluating=evaluating,
+            before_step=called.before_optimizer_step,
         )
-
-    def _update(self, executor: Executor, epoch: int) -> _Update:
-        """The training pass of an epoch, and the optimizer's step."""
-        moved_before = executor.movement.moved_bytes
-        start = time.perf_counter()
-        self._optimizer.zero_grad()
-        totals = executor.train(epoch, self._seed)
-        if not math.isfinite(totals.loss):
-            raise TrainingError(
-                f"The loss is {totals.loss} in epoch {epoch}; its update was not made. Try a lower learning rate."
-            )
-        totals.moments.update_running(self._program)
-        self._optimizer.step()
-        seconds = time.perf_counter() - start
-        return _Update(totals=totals, seconds=seconds, moved_bytes=_moved_since(moved_before, executor))
-
-
-def _moved_since(before: dict[str, int], executor: Executor) -> dict[str, int]:
-    return {channel: size - before[channel] for channel, size in executor.movement.moved_bytes.items()}
+        self.history.append(record)
+        self.emit(record)
+        called.epoch_ended(record)
 
 
 def _checked_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch_geometric.nn import GCN
 
-from flexgnn import GraphStore, TierSpec, Trainer
+from flexgnn import Callback, GraphStore, TierSpec, Trainer
 from flexgnn.backends.arrow import ArrowBackend
 from flexgnn.core.errors import BudgetError, ConfigError, DamagedBlobError, PluginError, TierError, TierFullError
 from flexgnn.core.plan.decisions import Decisions
@@ -190,10 +190,17 @@ def test_damage_in_the_evaluation_makes_no_second_update(store: GraphStore, refe
         done = done or due
         return due
 
+    steps: list[int] = []
+
+    class Counting(Callback):
+        def on_before_optimizer_step(self, trainer: Trainer) -> None:
+            steps.append(len(trainer.history) + 1)
+
     flipper = BitFlipper("packed", once)
     trainer = trainer_of(store, flipper, verify=True)
-    assert losses(trainer) == reference
+    assert [record.loss for record in trainer.fit(3, callbacks=[Counting()])] == reference
     assert sum(isinstance(event, DamageFound) for event in flipper.events) == 1
+    assert steps == [1, 2, 3]
 
 
 def test_damage_that_comes_again_stops_the_run_with_the_model_of_the_last_epoch(store: GraphStore) -> None:
