@@ -58,7 +58,7 @@ def checked_graph(data: object, class_names: Sequence[str] | None, task: str | N
     """
     if isinstance(data, HeteroData):
         raise GraphError(
-            "The graph is a HeteroData, and FlexGNN can't train on types of nodes or edges yet: import "
+            "The graph is a HeteroData, and FlexGNN can't train on types of nodes yet: import "
             "data.to_homogeneous(), which has them all as one type."
         )
     if not isinstance(data, Data):
