@@ -149,12 +149,20 @@ def import_(
     source: Annotated[Path, typer.Argument(help="A PyG Data object saved with torch.save.")],
     store: Annotated[Path, typer.Argument(help="Where to write the graph store.")],
     order: Annotated[str, typer.Option(help="Node order: auto, clusters, metis, rcm or given.")] = "auto",
+    task: Annotated[
+        str | None, typer.Option(help="What labels are: multi-class, multi-label or regression; else as they look.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Turn a saved PyG graph into a graph store."""
     with telling_console() as console:
         made = import_file(
-            source, store, order=order, overwrite=overwrite, on_order=lambda chosen: console.print(order_line(chosen))
+            source,
+            store,
+            order=order,
+            task=task,
+            overwrite=overwrite,
+            on_order=lambda chosen: console.print(order_line(chosen)),
         )
         console.print(graph_line(made.info))
 

@@ -151,9 +151,9 @@ def restore_trainer(run: Path, listeners: tuple[Listener, ...] = ()) -> Trainer:
 
 
 def import_file(
-    source: Path, path: Path, *, order: str, overwrite: bool, on_order: Callable[[NodeOrder], None]
+    source: Path, path: Path, *, order: str, task: str | None, overwrite: bool, on_order: Callable[[NodeOrder], None]
 ) -> GraphStore:
-    """Import a PyG ``Data`` that was saved with ``torch.save``; ``on_order`` is called with the order of its nodes.
+    """Import a PyG ``Data`` that was saved with ``torch.save``; see :meth:`GraphStore.from_pyg`.
 
     Raises:
         GraphError: if the file can't be read as one, or can't be trained on.
@@ -167,7 +167,7 @@ def import_file(
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = _foreign_class(error) or str(error).splitlines()[0]
         raise GraphError(f"{source} can't be read as a PyG Data saved with torch.save: {reason}") from error
-    return GraphStore.from_pyg(data, path, order=order, overwrite=overwrite, on_order=on_order)
+    return GraphStore.from_pyg(data, path, order=order, task=task, overwrite=overwrite, on_order=on_order)
 
 
 def _foreign_class(error: Exception) -> str | None:

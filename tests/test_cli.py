@@ -216,9 +216,10 @@ def test_import_and_generate_make_stores(run: Run, tmp_path: Path) -> None:
     assert 0 < int(between[1]) < int(between[2])
     assert GraphStore.open(tmp_path / "imported").info.weighted
     graph = small_graph()
-    graph.y = torch.rand(40)
+    graph.y = torch.arange(40)
     torch.save(graph, tmp_path / "numbers.pt")
-    assert "5 features, 1 number to predict" in run("import", tmp_path / "numbers.pt", tmp_path / "numbers").stdout
+    arguments = "import", tmp_path / "numbers.pt", tmp_path / "numbers", "--task", "regression"
+    assert "5 features, 1 number to predict" in run(*arguments).stdout
     made = run("generate", tmp_path / "made", "--nodes", 3000, "--edges", 20000, "--features", 8, "--classes", 4)
     assert "3,000 nodes" in made.stdout
 

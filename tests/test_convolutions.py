@@ -219,6 +219,20 @@ def test_losses_are_the_same_bits_under_every_budget(num_blocks: int, fuse: bool
         assert torch.equal(found.logits, expected.logits)
 
 
+def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
+    store = store_of(small_graph(), tmp_path / "graph", chunk_rows=4)
+    torch.manual_seed(0)
+    model, threads = Between(OwnConv()), torch.get_num_threads()
+    try:
+        losses = []
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            losses.append(train_with_flexgnn(model, store, 3).losses)
+    finally:
+        torch.set_num_threads(threads)
+    assert losses[0] == losses[1]
+
+
 def test_frozen_parameters_get_no_gradient(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Between(OwnConv())

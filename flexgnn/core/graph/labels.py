@@ -15,7 +15,7 @@ from flexgnn.core.graph.layout import MULTI_CLASS, MULTI_LABEL, REGRESSION, TASK
 from flexgnn.core.tier import Array
 
 _MOST_CLASSES = 2**20
-_NUMBERS_HINT = 'Are they numbers to be predicted? Import with task="regression".'
+_NUMBERS_HINT = 'Are they numbers to be predicted? Import with task="regression" (--task regression).'
 
 
 def check_task(task: str | None) -> None:
