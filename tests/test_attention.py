@@ -115,9 +115,9 @@ def test_values_stored_as_bfloat16_leave_attention_as_it_is(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("conv", "sentence"),
     [
-        (lambda: GATConv(5, 3, edge_dim=2), r"conv \(GATConv\) has edge_dim=2; edge features aren't supported"),
-        (lambda: TransformerConv(5, 3, edge_dim=2), r"conv \(TransformerConv\) has edge_dim=2"),
-        (lambda: GATConv(5, 3, aggr="max"), r"conv \(GATConv\) has aggr=MaxAggregation; use aggr='sum'"),
+        (lambda: GATConv(5, 3, edge_dim=2, dropout=0.5), r"conv \(GATConv\) draws random numbers; put dropout outside"),
+        (lambda: TransformerConv(5, 3, edge_dim=2), r"conv \(TransformerConv\) doesn't accept its input"),
+        (lambda: GATv2Conv(5, 3, flow="target_to_source"), r"conv \(GATv2Conv\) has flow='target_to_source'"),
     ],
 )
 def test_what_is_not_exact_is_refused(conv: Callable[[], torch.nn.Module], sentence: str, tmp_path: Path) -> None:
