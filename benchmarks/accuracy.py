@@ -61,7 +61,9 @@ def best(name: str, task: Task, epochs: int) -> float:
 
 def table(found: dict[str, list[float]], seeds: list[int]) -> str:
     """Markdown."""
-    lines = [[str(seed), *(f"{of_seed:.4f}" for of_seed in row)] for seed, *row in zip(seeds, *found.values(), strict=True)]
+    lines = [
+        [str(seed), *(f"{of_seed:.4f}" for of_seed in row)] for seed, *row in zip(seeds, *found.values(), strict=True)
+    ]
     lines.append(["mean", *(f"{statistics.mean(of_system):.4f}" for of_system in found.values())])
     return markdown_table(["seed", *found], lines)
 
@@ -91,8 +93,8 @@ def main() -> None:
             of_system.append(best(name, replace(task, seed=seed), options.epochs))
     text = (
         f"# {options.model}: test accuracy\n\n"
-        f"{task.size} with dropout {task.dropout}, {options.epochs} epochs of Adam with learning rate {task.learning_rate} "
-        f"on {options.dataset} ({store.info.num_nodes:,} nodes, {store.info.num_edges:,} edges), full-batch in both, "
+        f"{task.size} with dropout {task.dropout}, {options.epochs} epochs of Adam (learning rate "
+        f"{task.learning_rate}) on {options.dataset} ({store.info.num_nodes:,} nodes, {store.info.num_edges:,} edges), full-batch in both, "
         "from the same parameters. Test accuracy at the epoch of the best validation accuracy; dropout masks differ. "
         f"{machine().sentence} Made by `benchmarks/accuracy.py`.\n\n{table(found, options.seeds)}\n"
     )
