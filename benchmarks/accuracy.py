@@ -94,9 +94,10 @@ def main() -> None:
     text = (
         f"# {options.model}: test accuracy\n\n"
         f"{task.size} with dropout {task.dropout}, {options.epochs} epochs of Adam (learning rate "
-        f"{task.learning_rate}) on {options.dataset} ({store.info.num_nodes:,} nodes, {store.info.num_edges:,} edges), full-batch in both, "
-        "from the same parameters. Test accuracy at the epoch of the best validation accuracy; dropout masks differ. "
-        f"{machine().sentence} Made by `benchmarks/accuracy.py`.\n\n{table(found, options.seeds)}\n"
+        f"{task.learning_rate}) on {options.dataset} ({store.info.num_nodes:,} nodes, {store.info.num_edges:,} "
+        "edges), full-batch in both, from the same parameters. Test accuracy at the epoch of the best validation "
+        f"accuracy; dropout masks differ. {machine().sentence} Made by `benchmarks/accuracy.py`.\n\n"
+        f"{table(found, options.seeds)}\n"
     )
     publish(text, options.output)
 
