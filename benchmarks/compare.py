@@ -83,7 +83,7 @@ def summary(found: Found) -> list[dict[str, Any]]:
                 "of_flexgnn": statistics.median(epoch.seconds / ours.seconds for epoch, ours in pairs),
                 "process_bytes": max(epoch.peak_bytes for epoch in epochs),
                 "loss": epochs[-1].loss,
-                **{key: epochs[-1].plan.get(key) for key in ("blocks", "peak_bytes", "moved_bytes")},
+                **{key: epochs[-1].plan.get(key) for key in ("blocks", "peak_bytes", "projected_bytes", "moved_bytes")},
             }
         )
     return rows

@@ -45,7 +45,7 @@ class Epoch:
     peak_bytes: int
     """The most anonymous memory of the process at any time of the epoch, libraries and data included."""
     plan: dict[str, Any] = field(default_factory=dict)
-    """Of FlexGNN: blocks, the peak of its compute tier, bytes moved."""
+    """Of FlexGNN: blocks, the peak of its compute tier and the projected one, bytes moved."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +260,7 @@ def serve_flexgnn(task: Task, wait: Callable[[], None], answer: Callable[[Epoch]
             plan = {
                 "blocks": trainer.plan.num_blocks,
                 "peak_bytes": event.peak_bytes[trainer.plan.compute_tier],
+                "projected_bytes": trainer.plan.projected_peak_bytes,
                 "moved_bytes": sum(event.moved_bytes.values()),
             }
             answer(Epoch(loss=event.loss, seconds=event.seconds, peak_bytes=peak.take(), plan=plan))
