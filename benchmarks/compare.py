@@ -5,6 +5,10 @@ Losses are compared in every round before any time is printed: with PyG to 1e-4,
 shares of what FlexGNN needs in memory.
 
     python benchmarks/compare.py --model gcn --nodes 500000 --edges 10000000 --output docs/benchmarks
+    python benchmarks/compare.py --model gat --nodes 100000 --edges 2000000 --hidden 64 --output docs/benchmarks
+
+PyG takes attention over ``torch.sparse`` CSR too, but has no product with a matrix for it: "pyg csr" is no more than
+edges in order, with self loops added once.
 """
 
 from __future__ import annotations
@@ -16,14 +20,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from networks import MODELS
 from reporting import machine, markdown_table, write_json
-from systems import FLEXGNN, MODELS, PYG, Epoch, System, SystemEndedError, Task, graph_path, needed_bytes
+from systems import FLEXGNN, PYG, Epoch, System, SystemEndedError, Task, graph_path, needed_bytes
 
 from flexgnn.core.sizes import format_size
 from flexgnn.datasets import generate
 
 SLOW = "pyg edge_index"
 """Takes minutes an epoch at the size of the published figures."""
+
+LAYERS = 3
 
 Found = dict[str, list[Epoch]]
 
@@ -76,7 +83,7 @@ def summary(found: Found) -> list[dict[str, Any]]:
                 "of_flexgnn": statistics.median(epoch.seconds / ours.seconds for epoch, ours in pairs),
                 "process_bytes": max(epoch.peak_bytes for epoch in epochs),
                 "loss": epochs[-1].loss,
-                **{key: epochs[-1].plan.get(key) for key in ("blocks", "peak_bytes", "moved_bytes")},
+                **{key: epochs[-1].plan.get(key) for key in ("blocks", "peak_bytes", "projected_bytes", "moved_bytes")},
             }
         )
     return rows
@@ -107,10 +114,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Run all systems, and print and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=list(MODELS), default="gcn")
+    parser.add_argument("--model", choices=MODELS, default="gcn")
     parser.add_argument("--nodes", type=int, default=20_000)
     parser.add_argument("--edges", type=int, default=200_000)
-    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=LAYERS, help="named in files where it is another")
+    parser.add_argument("--hidden", type=int, default=128, help="width; 4 heads share it in models of attention")
     parser.add_argument(
         "--shares", type=int, nargs="*", default=[2, 4, 8], help="of what is needed in memory: 1/2, ..."
     )
@@ -121,13 +129,13 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         store = generate(graph_path(directory), num_nodes=options.nodes, num_edges=options.edges)
-        task = Task(graph=graph_path(directory), model=options.model, hidden=options.hidden)
+        task = Task(graph=graph_path(directory), model=options.model, layers=options.layers, hidden=options.hidden)
         systems = all_systems(task, options.shares, options.pyg)
         found, ended = alternate(systems, options.epochs, options.slow_epochs)
     rows = summary(found)
     text = (
         f"# {options.model}: FlexGNN beside PyG\n\n"
-        f"3 layers of width {options.hidden} on a generated graph of {store.info.num_nodes:,} nodes, "
+        f"{task.size} on a generated graph of {store.info.num_nodes:,} nodes, "
         f"{store.info.num_edges:,} directed edges and {store.info.num_features} features. Epochs of all systems "
         "alternate in one run; losses agree in every round, those of FlexGNN to the bit. Seconds are medians, ratios "
         "medians over rounds. Process: peak of anonymous memory in an epoch, libraries and data included. "
@@ -136,7 +144,7 @@ def main() -> None:
     text += "".join(f"\n{line}\n" for line in ended)
     print(text)
     if options.output is not None:
-        name = f"compare-{options.model}"
+        name = f"compare-{options.model}" + ("" if options.layers == LAYERS else f"-{options.layers}-layer")
         graph = {"nodes": store.info.num_nodes, "edges": store.info.num_edges, "features": store.info.num_features}
         epochs = {label: [asdict(epoch) for epoch in of_system] for label, of_system in found.items()}
         document = {"model": options.model, "graph": graph, "rows": rows, "ended": ended, "epochs": epochs}

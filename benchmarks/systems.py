@@ -21,18 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from networks import ATTENTION, build
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
-from torch_geometric.nn import GCN, GraphSAGE
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.utils import add_self_loops, remove_self_loops
 
 from flexgnn import GraphStore, Trainer
+from flexgnn.core.plan.plan import Plan
 from flexgnn.core.runtime.events import EpochRecord, Event, Listener
 from flexgnn.testing.child import anonymous_bytes
 
-MODELS = {"gcn": GCN, "sage": GraphSAGE}
-LEARNING_RATE = 0.01
 _SAMPLE_SECONDS = 0.005
 
 
@@ -45,7 +45,7 @@ class Epoch:
     peak_bytes: int
     """The most anonymous memory of the process at any time of the epoch, libraries and data included."""
     plan: dict[str, Any] = field(default_factory=dict)
-    """Of FlexGNN: blocks, the peak of its compute tier, bytes moved."""
+    """Of FlexGNN: blocks, the peak of its compute tier and the projected one, bytes moved."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +56,34 @@ class Task:
     model: str
     layers: int = 3
     hidden: int = 128
+    heads: int = 4
+    """Of models of attention: they share the width."""
+    dropout: float = 0.0
+    learning_rate: float = 0.01
+    seed: int = 0
+    """Of parameters and dropout."""
     budget_bytes: int | None = None
     """Of FlexGNN's compute tier; None: what is free."""
     storage_dtype: str = "float32"
     """Of what FlexGNN's steps leave for each other."""
 
+    @property
+    def size(self) -> str:
+        """In words."""
+        layers = "1 layer" if self.layers == 1 else f"{self.layers} layers"
+        return f"{layers} of width {self.hidden}" + (f", {self.heads} heads," if self.model in ATTENTION else "")
+
     def build(self, store: GraphStore) -> torch.nn.Module:
         """The model, with the same parameters in every process."""
-        torch.manual_seed(0)
-        info = store.info
-        return MODELS[self.model](info.num_features, self.hidden, self.layers, info.num_classes)
+        return build(
+            self.model,
+            store.info,
+            layers=self.layers,
+            hidden=self.hidden,
+            heads=self.heads,
+            dropout=self.dropout,
+            seed=self.seed,
+        )
 
 
 class SystemEndedError(RuntimeError):
@@ -129,7 +147,7 @@ class PyG:
         store = GraphStore.open(task.graph)
         self.model = task.build(store)
         self.data = store.to_pyg()
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=task.learning_rate)
         self.adjacency = self.prepare(store, task.model)
 
     def prepare(self, store: GraphStore, model: str) -> Tensor:
@@ -150,14 +168,22 @@ class PyG:
 
 
 class PyGOverCSR(PyG):
-    """Over a ``torch.sparse`` CSR matrix, normalised once where the model normalises: PyG's fastest way on a CPU."""
+    """Over a ``torch.sparse`` CSR matrix, normalised, or with its self loops, once where the model wants that.
+
+    PyG's fastest way on a CPU, where it can multiply by the matrix. Attention can't: it takes the edges out again.
+    """
 
     def prepare(self, store: GraphStore, model: str) -> Tensor:
-        index, weight, size = self.data.edge_index, torch.ones(store.info.num_edges), (store.info.num_nodes,) * 2
+        index, weight, size = self.data.edge_index, None, (store.info.num_nodes,) * 2
         if model == "gcn":
             index, weight = gcn_norm(index, None, store.info.num_nodes, dtype=torch.float32)
             for conv in self.model.convs:
                 conv.normalize = False
+        if model in ATTENTION:
+            index, _ = add_self_loops(remove_self_loops(index)[0], num_nodes=store.info.num_nodes)
+            for conv in self.model.convs:
+                conv.add_self_loops = False
+        weight = torch.ones(index.shape[1]) if weight is None else weight
         return torch.sparse_coo_tensor(index.flip(0), weight, size).coalesce().to_sparse_csr()
 
 
@@ -196,21 +222,31 @@ def serve_pyg(name: str, task: Task, wait: Callable[[], None], answer: Callable[
 
 def make_trainer(task: Task, model: torch.nn.Module, store: GraphStore, *listeners: Listener) -> Trainer:
     """FlexGNN's, as the task says."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=task.learning_rate)
     return Trainer(
         model,
         store,
         optimizer,
         device_memory=task.budget_bytes,
         storage_dtype=task.storage_dtype,
+        seed=task.seed,
         listeners=listeners,
     )
 
 
+def plan_of(task: Task) -> Plan:
+    """What FlexGNN would do.
+
+    Raises:
+        BudgetError: if it can't within the task's budget.
+    """
+    store = GraphStore.open(task.graph)
+    return make_trainer(task, task.build(store), store).plan
+
+
 def needed_bytes(task: Task) -> int:
     """What FlexGNN plans to use of its compute tier."""
-    store = GraphStore.open(task.graph)
-    return make_trainer(task, task.build(store), store).plan.projected_peak_bytes
+    return plan_of(task).projected_peak_bytes
 
 
 def serve_flexgnn(task: Task, wait: Callable[[], None], answer: Callable[[Epoch], None]) -> None:
@@ -224,6 +260,7 @@ def serve_flexgnn(task: Task, wait: Callable[[], None], answer: Callable[[Epoch]
             plan = {
                 "blocks": trainer.plan.num_blocks,
                 "peak_bytes": event.peak_bytes[trainer.plan.compute_tier],
+                "projected_bytes": trainer.plan.projected_peak_bytes,
                 "moved_bytes": sum(event.moved_bytes.values()),
             }
             answer(Epoch(loss=event.loss, seconds=event.seconds, peak_bytes=peak.take(), plan=plan))
