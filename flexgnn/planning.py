@@ -16,7 +16,7 @@ from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.profile import MachineProfile
 from flexgnn.core.plan.stored_types import check_storage_dtype
 from flexgnn.core.plugins import load_plugins
-from flexgnn.core.program.edge_inputs import EdgeInputs
+from flexgnn.core.program.edge_inputs import NO_EDGE_INPUTS, EdgeInputs
 from flexgnn.core.program.lower import lower
 from flexgnn.core.program.rewrites import all_but
 from flexgnn.core.sizes import parse_size
@@ -34,7 +34,8 @@ def plan_for(config: RunConfig, graph: GraphStore | PaperGraph, machine: Machine
     torch.manual_seed(config.seed)
     model = configured_model(config, graph.info)
     info, rewrites = graph.info, all_but(config.no_rewrite or [])
-    program = lower(model, num_features=info.num_features, edges=EdgeInputs.of(info), rewrites=rewrites)
+    edges = EdgeInputs.of(graph) if isinstance(graph, GraphStore) else NO_EDGE_INPUTS
+    program = lower(model, num_features=info.num_features, edges=edges, rewrites=rewrites)
     specs = tier_specs(
         config.tier or [],
         ssd_backend=config.ssd_backend,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import MessagePassing
 from torch_geometric.transforms import GCNNorm
-from torch_geometric.utils import softmax
+from torch_geometric.utils import degree, softmax
 
 from flexgnn import Trainer
 from flexgnn.core.errors import LoweringError
@@ -269,6 +269,52 @@ class Global(OwnConv):
         return super().forward(x - x.mean(0), edge_index)
 
 
+class Logarithm(Deep):
+    """Of two hops, and not a number for numbers below 0."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return super().forward(x.log(), edge_index)
+
+
+class Small(Deep):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return 1e-5 * super().forward(x, edge_index)
+
+
+class Rescaling(OwnConv):
+    """Looks at all nodes if one is large."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return super().forward(x / x.abs().max() if x.abs().max() > 5 else x, edge_index)
+
+
+class Popular(OwnConv):
+    """Leaves out sources with many out-edges."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        popular = degree(edge_index[0], len(x)) > 64
+        return super().forward(x, edge_index[:, ~popular[edge_index[0]]])
+
+
+class Overwriting(OwnConv):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        x.data.clamp_(min=0)
+        return super().forward(x, edge_index)
+
+
+class Counting(OwnConv):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x * (1 + 1e-6 * self.calls), edge_index)
+
+
+ELSEWHERE = mlp(2 * WIDTH)
+
+
 class Heads(OwnConv):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         return super().forward(x, edge_index).view(-1, 2, WIDTH // 2)
@@ -293,12 +339,19 @@ ON_PARTS = ["on a part of the graph", "in-neighbours", "GCNNorm"]
         (Noisy, ["conv (Noisy) draws random numbers", "torch.nn.Dropout"]),
         (Deep, ["conv (Deep)", *ON_PARTS]),
         (Global, ["conv (Global)", *ON_PARTS]),
+        (Logarithm, ["conv (Logarithm)", *ON_PARTS]),
+        (Small, ["conv (Small)", *ON_PARTS]),
+        (Rescaling, ["conv (Rescaling)", *ON_PARTS]),
+        (Popular, ["conv (Popular)", *ON_PARTS]),
+        (Overwriting, ["conv (Overwriting) writes to its input", "copy"]),
+        (Counting, ["conv (Counting) changes its buffers", "once a tile"]),
+        (lambda: pyg.EdgeConv(lambda pair: ELSEWHERE(pair)), ["conv (EdgeConv) reads parameters that are not its own"]),
         (Caching, ["conv (Caching)", "on a part of the graph"]),
-        (Heads, ["conv (Heads) returns (12, 2, 3) for 12 nodes", "one float32 row"]),
+        (Heads, ["conv (Heads) returns (48, 2, 3) for 48 nodes", "one float32 row"]),
         (lambda: pyg.APPNP(2, 0.1), ["conv (APPNP)", *ON_PARTS]),
         (lambda: pyg.ChebConv(WIDTH, WIDTH, K=2), ["conv (ChebConv)", *ON_PARTS]),
         (lambda: pyg.ARMAConv(WIDTH, WIDTH), ["conv (ARMAConv)", *ON_PARTS]),
-        (lambda: pyg.GENConv(WIDTH, WIDTH), ["conv (GENConv)", "in evaluation", "norms"]),
+        (lambda: pyg.GENConv(WIDTH, WIDTH), ["conv (GENConv) changes its buffers", "norms"]),
         (lambda: pyg.GCNConv(WIDTH, WIDTH, aggr="mean"), ["conv (GCNConv)", *ON_PARTS]),
         (lambda: pyg.GCNConv(WIDTH, WIDTH, cached=True, aggr="mean"), ["conv (GCNConv)", "on a part of the graph"]),
         (lambda: pyg.SAGEConv(WIDTH, WIDTH, aggr="lstm"), ["conv (SAGEConv) doesn't accept its input", "sorted"]),
@@ -319,3 +372,37 @@ def test_several_tensors_of_nodes_are_refused() -> None:
 
     with pytest.raises(LoweringError, match=r"conv \(FAConv\) has no rule of its own.*torch.cat"):
         lower(Two(pyg.FAConv(WIDTH)), num_features=5)
+
+
+def test_what_a_model_takes_has_to_be_there() -> None:
+    conv = pyg.GINEConv(mlp(WIDTH), edge_dim=EDGE_COLUMNS)
+    with pytest.raises(
+        LoweringError, match=r"conv \(GINEConv\) doesn't accept its input: .*the graph has no edge_weight, edge_"
+    ):
+        lower(WithEdgeInputs(conv, "edge_attr"), num_features=5)
+    model = pyg.Sequential("x, edge_index, edge_attr", [(conv, "x, edge_index, edge_attr -> x")])
+    with pytest.raises(LoweringError, match="Sequential takes edge_attr, which the graph does not have"):
+        lower(model, num_features=5)
+
+
+def test_attributes_that_name_categories(tmp_path: Path) -> None:
+    """A try needs rows as the graph has them: others would name categories that there are not."""
+
+    class Embedding(OwnConv):
+        def __init__(self) -> None:
+            super().__init__()
+            self.category = nn.Embedding(3, WIDTH)
+
+        def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+            return self.propagate(edge_index, x=x, category=self.category(edge_attr[:, 0].long()))
+
+        def message(self, x_j: Tensor, category: Tensor) -> Tensor:
+            return x_j * category
+
+    torch.manual_seed(0)
+    data = small_graph()
+    data.edge_attr = torch.arange(data.num_edges).view(-1, 1) % 3
+    model = WithEdgeInputs(Embedding(), "edge_attr")
+    outcome = train_with_flexgnn(model, store_of(data, tmp_path / "graph"), 3)
+    data.edge_attr = data.edge_attr.float()
+    assert_close(outcome, train_with_pyg(model, data, 3, edge_inputs=["edge_attr"]))

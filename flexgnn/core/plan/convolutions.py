@@ -16,7 +16,7 @@ from flexgnn.core.plan.work import Work, tile_work
 from flexgnn.core.plan.workload import PhaseKind
 from flexgnn.core.plan.workspace import bytes_for_rows, measured_bytes
 from flexgnn.core.program.convolution import Neighborhood
-from flexgnn.core.program.edge_inputs import EdgeInputs
+from flexgnn.core.program.edge_inputs import EdgeInput, EdgeInputs
 from flexgnn.core.program.program import Aggregation, Program
 
 _EDGE_BYTES, _ROW_BYTES = 64, 32
@@ -50,17 +50,21 @@ def convolutions_run(program: Program, stage: int, kind: PhaseKind) -> list[Aggr
 
 
 def convolutions_bytes(program: Program, stage: int, kind: PhaseKind, largest: TileShape) -> int:
-    """Of one tile: the most of any of them."""
+    """Of one tile: the most of any of them, with edges spread evenly, or all to one node and of one type.
 
-    def measured(aggregation: Aggregation) -> int:
+    Bytes are taken to grow linearly with the tile.
+    """
+
+    def measured(aggregation: Aggregation, *, skewed: bool) -> int:
         def at(rows: int) -> int:
             shape = largest.scaled(rows)
             held = _EDGE_BYTES * shape.edges + _ROW_BYTES * (shape.rows + shape.others)
-            return held + measured_bytes(_prepared(program, aggregation, kind, shape))
+            return held + measured_bytes(_prepared(program, aggregation, kind, shape, skewed=skewed))
 
         return bytes_for_rows(at, largest.rows)
 
-    return max(map(measured, convolutions_run(program, stage, kind)), default=0)
+    run = convolutions_run(program, stage, kind)
+    return max((measured(aggregation, skewed=skewed) for aggregation in run for skewed in (False, True)), default=0)
 
 
 def convolutions_work(program: Program, stage: int, kind: PhaseKind, usual: TileShape) -> Work:
@@ -74,11 +78,13 @@ def convolutions_work(program: Program, stage: int, kind: PhaseKind, usual: Tile
     )
 
 
-def _prepared(program: Program, aggregation: Aggregation, kind: PhaseKind, shape: TileShape) -> Callable[[], object]:
+def _prepared(
+    program: Program, aggregation: Aggregation, kind: PhaseKind, shape: TileShape, *, skewed: bool = False
+) -> Callable[[], object]:
     convolution, columns = aggregation.convolution, program.widths[aggregation.input]
     assert convolution is not None, "others have rules"
     count = shape.rows + shape.others
-    whole, part = torch.ones(count, columns), _sample(shape, convolution.graph)
+    whole, part = torch.ones(count, columns), _sample(shape, convolution.edges, skewed=skewed)
     gradient = torch.ones(shape.rows, program.widths[aggregation.output])
     of_input = aggregation.input in program.needs_grad
 
@@ -91,12 +97,16 @@ def _prepared(program: Program, aggregation: Aggregation, kind: PhaseKind, shape
     return run
 
 
-def _sample(shape: TileShape, graph: EdgeInputs) -> Neighborhood:
+def _sample(shape: TileShape, inputs: EdgeInputs, *, skewed: bool) -> Neighborhood:
     edges = np.arange(shape.edges)
-    sources, targets = edges % (shape.rows + shape.others), np.sort(edges % shape.rows)
+    sources = edges % (shape.rows + shape.others)
+    targets = np.zeros_like(edges) if skewed else np.sort(edges % shape.rows)
+    edge_data = inputs.sample(shape.edges)
+    if skewed and EdgeInput.TYPES in edge_data:
+        edge_data[EdgeInput.TYPES].zero_()
     return Neighborhood(
         rows=np.arange(shape.rows + shape.others),
         num_targets=shape.rows,
         edge_index=torch.from_numpy(np.stack([sources, targets])),
-        edge_data=graph.sample(shape.edges),
+        edge_data=edge_data,
     )

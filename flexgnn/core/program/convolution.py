@@ -1,7 +1,7 @@
 """Convolutions without a rule, run as they are on parts of the graph: some nodes, in-neighbours, the edges between.
 
-Exact for every convolution whose output at a node needs no more than the node, its in-neighbours and its in-edges,
-which :mod:`flexgnn.core.program.convolution_check` makes sure of.
+Exact for every convolution whose output at a node needs no more than the node, its in-neighbours and its in-edges:
+:mod:`flexgnn.core.program.convolution_check` tries that.
 
 Shape legend: T nodes of a tile, H further in-neighbours of theirs, E edges into the tile, D and C columns of the input
 and of the output.
@@ -10,9 +10,8 @@ and of the output.
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -57,14 +56,17 @@ class Convolution:
     args: tuple[Any, ...]
     """With :class:`Argument` and :class:`EdgeInput` in the place of tensors."""
     kwargs: Mapping[str, Any]
-    graph: EdgeInputs
+    edges: EdgeInputs
     """What there is for each edge, read or not."""
-    _copies: threading.local = field(default_factory=threading.local, repr=False)
 
     @property
     def parameters(self) -> tuple[torch.nn.Parameter, ...]:
         """Those that are trained."""
         return tuple(parameter for parameter in self.conv.parameters() if parameter.requires_grad)
+
+    def with_conv(self, conv: MessagePassing) -> Convolution:
+        """The same call of another module."""
+        return replace(self, conv=conv)
 
     @property
     def edge_inputs(self) -> tuple[EdgeInput, ...]:
@@ -104,20 +106,10 @@ class Convolution:
         return (found[0] if of_input else None), list(found[len(wanted) - len(self.parameters) :])
 
     def _run(self, x: Tensor, part: Neighborhood) -> Tensor:
-        out: Tensor = self.call(self._own_copy(), x, part.edge_index, part.edge_data)
+        # Some keep tensors while they run, and tiles run side by side.
+        shared = {id(tensor): tensor for tensor in (*self.conv.parameters(), *self.conv.buffers())}
+        out: Tensor = self.call(copy.deepcopy(self.conv, shared), x, part.edge_index, part.edge_data)
         return out[: part.num_targets]
-
-    def _own_copy(self) -> MessagePassing:
-        """A copy of the convolution for this thread, with the user's parameters: some keep tensors while they run."""
-        if not hasattr(self._copies, "conv"):
-            self._copies.conv = with_shared_tensors(self.conv)
-        conv: MessagePassing = self._copies.conv
-        return conv
-
-
-def with_shared_tensors(conv: MessagePassing) -> MessagePassing:
-    """A copy of ``conv`` with the same parameters and buffers."""
-    return copy.deepcopy(conv, {id(tensor): tensor for tensor in (*conv.parameters(), *conv.buffers())})
 
 
 def neighborhood(indptr: Array, indices: Array, edge_data: Mapping[EdgeInput, Array], first: int) -> Neighborhood:
@@ -145,6 +137,6 @@ def neighborhood(indptr: Array, indices: Array, edge_data: Mapping[EdgeInput, Ar
 
 
 def _as_tensor(array: Array) -> Tensor:
-    """Types are int64, as PyG has them."""
+    """A copy, so that nothing can write to the graph's; types are int64, as PyG has them."""
     tensor = torch.from_numpy(array)
-    return tensor if tensor.is_floating_point() else tensor.long()
+    return tensor.clone() if tensor.is_floating_point() else tensor.long()

@@ -1,7 +1,8 @@
-"""How each convolution of PyG becomes row-local operations around one aggregation.
+"""How convolutions become row-local operations around one aggregation, or an aggregation that is run as it is.
 
 A rule is an ordinary function over ``torch.fx`` proxies, registered for the exact class of a convolution. What it calls
-is recorded: modules and functions of torch become parts of segments, :func:`aggregate` becomes an aggregation.
+is recorded: modules and functions of torch become parts of segments, :func:`aggregate` becomes an aggregation. What has
+no rule is left in one piece (:mod:`flexgnn.core.program.convolution`).
 """
 
 from __future__ import annotations
@@ -170,13 +171,13 @@ def _transformer(conv: Any, aggr: Aggr, x: Proxy, edge_weight: Proxy | None) -> 
     return out  # type: ignore[no-any-return]
 
 
-def lower_conv(conv: MessagePassing, path: str, graph: EdgeInputs, *args: Any, **kwargs: Any) -> Proxy:
+def lower_conv(conv: MessagePassing, path: str, edges: EdgeInputs, *args: Any, **kwargs: Any) -> Proxy:
     """What ``conv(*args, **kwargs)`` computes, recorded by its rule, or to be run as it is.
 
-    ``graph`` is what there is for each edge.
+    ``edges`` is what there is for each edge.
 
     Raises:
-        LoweringError: no rule gives this convolution, with its settings and inputs, exactly.
+        LoweringError: the convolution, with its settings and inputs, can't be run exactly.
     """
     what = describe(path, type(conv))
     _check_settings(conv, what)
@@ -184,7 +185,7 @@ def lower_conv(conv: MessagePassing, path: str, graph: EdgeInputs, *args: Any, *
     rule, accepted = _RULES.get(type(conv), (None, frozenset()))
     aggr = _AGGRS.get(type(conv.aggr_module))
     if rule is None or aggr not in accepted or _reads_attributes(conv, given):
-        return _as_it_is(conv, what, graph, args, kwargs)
+        return _as_it_is(conv, what, edges, args, kwargs)
     x, edge_weight = _check_inputs(what, given)
     return rule(conv, aggr, x, edge_weight)
 
@@ -196,7 +197,7 @@ def _reads_attributes(conv: Any, given: dict[str, Any]) -> bool:
 
 
 def _as_it_is(
-    conv: MessagePassing, what: str, graph: EdgeInputs, args: tuple[Any, ...], kwargs: dict[str, Any]
+    conv: MessagePassing, what: str, edges: EdgeInputs, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Proxy:
     """Record a convolution that no rule takes apart: it is run on parts of the graph."""
     nodes: list[Proxy] = []
@@ -215,7 +216,7 @@ def _as_it_is(
         what=what,
         args=tuple(map(replaced, args)),
         kwargs={name: replaced(value) for name, value in kwargs.items()},
-        graph=graph,
+        edges=edges,
     )
     if len(nodes) != 1 or Argument.EDGES not in (*convolution.args, *convolution.kwargs.values()):
         raise refuse(

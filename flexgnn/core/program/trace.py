@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -46,17 +46,16 @@ class Root(torch.nn.Module):
     instance and overwrites that of the class; called from here, it is the instance's own.
     """
 
-    def __init__(self, model: torch.nn.Module, takes: frozenset[str], edges: EdgeInputs) -> None:
-        """``takes``: arguments of the model's forward; ``edges``: what there is to give it."""
+    def __init__(self, model: torch.nn.Module, taken: Sequence[EdgeInput], edges: EdgeInputs) -> None:
+        """``taken``: what the model's forward gets of ``edges``."""
         super().__init__()
         self.model = model
         self.edges = edges
-        self._taken = [given for given in EdgeInput if given.value in takes]
+        self._taken = taken
 
     def forward(self, x: Any, edge_index: Any, edge_weight: Any, edge_attr: Any, edge_type: Any) -> Any:
-        values = zip(EdgeInput, (edge_weight, edge_attr, edge_type), strict=True)
-        there = {given: value if given in self.edges else None for given, value in values}
-        return self.model(x, edge_index, **{given.value: there[given] for given in self._taken})
+        values = dict(zip(EdgeInput, (edge_weight, edge_attr, edge_type), strict=True))
+        return self.model(x, edge_index, **{given.value: values[given] for given in self._taken})
 
 
 class _Proxy(Proxy):
@@ -127,11 +126,21 @@ def make_root(model: torch.nn.Module, edges: EdgeInputs) -> Root:
     """
     check_homogeneous(model)
     _check_model(model)
+    return Root(model, _taken(model, edges), edges)
+
+
+def _taken(model: torch.nn.Module, edges: EdgeInputs) -> list[EdgeInput]:
+    """Those of ``edges`` that the forward of ``model`` takes; what else it takes keeps its default."""
     if isinstance(model, Sequential):
-        takes = frozenset(model.signature.param_dict)
+        required = dict.fromkeys(model.signature.param_dict, True)
     else:
-        takes = frozenset(inspect.signature(model.forward).parameters)
-    return Root(model, takes, edges)
+        parameters = inspect.signature(model.forward).parameters
+        required = {name: parameter.default is parameter.empty for name, parameter in parameters.items()}
+    missing = [given.value for given in EdgeInput if required.get(given.value) and given not in edges]
+    if missing:
+        problem = f"takes {' and '.join(missing)}, which the graph does not have"
+        raise refuse(type(model).__name__, problem, "import a graph with them, or give the argument a default")
+    return [given for given in EdgeInput if given.value in required and given in edges]
 
 
 def trace(root: Root, *, training: bool, output: str | None = None) -> Graph:

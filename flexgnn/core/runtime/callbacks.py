@@ -56,12 +56,18 @@ class CallbackList:
     @contextmanager
     def during_fit(self) -> Iterator[None]:
         """Start all; end all, however what is done within ends, and whichever end fails."""
-        for callback in self._callbacks:
-            callback.on_fit_start(self._trainer)
         with ExitStack() as ends:
-            for callback in reversed(self._callbacks):  # the stack turns their order round
-                ends.callback(callback.on_fit_end, self._trainer)
+            ends.callback(self._end, started := list[Callback]())
+            for callback in self._callbacks:
+                callback.on_fit_start(self._trainer)
+                started.append(callback)
             yield
+
+    def _end(self, started: Sequence[Callback]) -> None:
+        """End all of ``started``, in their order, whichever end fails."""
+        with ExitStack() as ends:
+            for callback in reversed(started):  # the stack turns their order round
+                ends.callback(callback.on_fit_end, self._trainer)
 
     def before_optimizer_step(self) -> None:
         """Gradients are complete."""

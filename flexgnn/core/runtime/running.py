@@ -62,14 +62,21 @@ class Runner:
                 damaged_in = epoch()
                 listener(DamageFound(epoch=damaged_in, message=str(error)))
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Refuse a second arena beside that of a run: the budget is for one."""
+    def check_idle(self) -> None:
+        """Refuse a second arena beside that of a run: the budget is for one.
+
+        Raises:
+            ConfigError: while a plan is run.
+        """
         if self._busy:
             raise ConfigError(
                 "fit() and predict() can't be called while fit() trains, whose memory they would need: call them after "
                 "it, or in on_fit_end of a callback."
             )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.check_idle()
         self._busy = True
         try:
             yield

@@ -136,7 +136,7 @@ class Trainer:
             threads=threads,
             listener=self.emit,
         )
-        self._rewrites, self._plan_maker = rewrites, maker
+        self._rewrites, self._plan_maker, self._edges = rewrites, maker, EdgeInputs.of(store)
         self._network = Network(self._lowered, rewrites, maker, self.emit)
         outputs = self._check_outputs()
         self._loss = maker.loss = None if loss is None else user_loss(loss, outputs, some_training_labels(store))
@@ -188,6 +188,7 @@ class Trainer:
         """
         if epochs < 1 or eval_every < 1:
             raise ConfigError(f"epochs ({epochs}) and eval_every ({eval_every}) must be at least 1.")
+        self._runner.check_idle()
         called, done = CallbackList(self, callbacks), len(self.history)
         self._stopping = False
 
@@ -250,16 +251,15 @@ class Trainer:
     # Checks
 
     def _lowered(self, rewrites: Sequence[str]) -> Program:
-        info = self.store.info
-        return lower(self.model, num_features=info.num_features, edges=EdgeInputs.of(info), rewrites=rewrites)
+        num_features = self.store.info.num_features
+        return lower(self.model, num_features=num_features, edges=self._edges, rewrites=rewrites)
 
     def _network_to(self, module: str) -> Network:
         """The network up to the output of ``module``."""
-        info = self.store.info
+        num_features = self.store.info.num_features
 
         def lowered(rewrites: Sequence[str]) -> Program:
-            edges = EdgeInputs.of(info)
-            return lower_output(self.model, module, num_features=info.num_features, edges=edges, rewrites=rewrites)
+            return lower_output(self.model, module, num_features=num_features, edges=self._edges, rewrites=rewrites)
 
         return Network(lowered, self._rewrites, self._plan_maker, self.emit)
 
