@@ -30,7 +30,7 @@ def rounded_names(program: Program, storage_dtype: str) -> frozenset[str]:
     """The fields that are stored as bfloat16: values that segments leave for other steps, sums, and gradients.
 
     What a maximum is of stays float32, as do its gradients: they are found by comparing rows. So does all of attention,
-    whose scores stand in exponents. So do features, labels
+    whose scores stand in exponents, and of convolutions that are run as they are. So do features, labels
     and folded aggregations (which are inputs), and the vectors of nodes; sums that several aggregations make of one
     field, since they share one place to be added up in; and gradients and hidden values that only some plans write.
     """

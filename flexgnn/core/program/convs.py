@@ -223,7 +223,7 @@ def _as_it_is(
             what,
             "has no rule of its own, and is not called with one tensor of node features and edge_index",
             "call it as conv(x, edge_index), with edge_weight, edge_attr or edge_type if it wants them: join features "
-            "of nodes with torch.cat, and take them apart in a convolution of your own",
+            "of nodes with torch.cat; take them apart, and encode attributes of edges, in a convolution of your own",
         )
     out: Proxy = nodes[0].tracer.create_proxy("call_function", aggregated, (nodes[0],), {})
     out.node.meta[AGGREGATION] = Reduction(reduce="convolution", adjacency=_PLAIN, convolution=convolution)

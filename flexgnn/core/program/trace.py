@@ -188,7 +188,7 @@ def _trace(root: Root, *, training: bool) -> tuple[Graph, dict[str, list[_Call]]
         raise refuse(
             what,
             f"can't be traced ({type(error).__name__}: {str(error).partition('. ')[0]})",
-            "its forward must take (x, edge_index[, edge_weight]) and not branch on, loop over or convert tensors",
+            "its forward must take x, edge_index and what edges have, and not branch on, loop over or convert tensors",
         ) from error
     _check_constants(graph, type(model))
     return graph, tracer.calls

@@ -272,7 +272,7 @@ def test_forward_with_other_arguments():
         def forward(self, data):
             return data.x
 
-    assert "its forward must take (x, edge_index[, edge_weight])" in refusal(OnData())
+    assert "its forward must take x, edge_index and what edges have" in refusal(OnData())
 
 
 def test_modes_are_restored_after_a_refusal():
