@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flexgnn.core.errors import ConfigError
@@ -55,19 +55,23 @@ class CallbackList:
 
     @contextmanager
     def during_fit(self) -> Iterator[None]:
-        """Start all; end all, however what is done within ends, and whichever end fails."""
-        with ExitStack() as ends:
-            ends.callback(self._end, started := list[Callback]())
+        """Start all; end those that were started, however what is done within ends, and whichever end fails."""
+        started: list[Callback] = []
+        try:
             for callback in self._callbacks:
                 callback.on_fit_start(self._trainer)
                 started.append(callback)
             yield
+        finally:
+            self._end(started)
 
     def _end(self, started: Sequence[Callback]) -> None:
         """End all of ``started``, in their order, whichever end fails."""
-        with ExitStack() as ends:
-            for callback in reversed(started):  # the stack turns their order round
-                ends.callback(callback.on_fit_end, self._trainer)
+        if started:
+            try:
+                started[0].on_fit_end(self._trainer)
+            finally:
+                self._end(started[1:])
 
     def before_optimizer_step(self) -> None:
         """Gradients are complete."""

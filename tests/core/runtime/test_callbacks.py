@@ -170,6 +170,18 @@ def test_an_error_ends_the_fit_for_every_callback(store: GraphStore) -> None:
     assert [record.epoch for record in trainer.fit(2)] == [2, 3]
 
 
+def test_a_start_that_fails_ends_those_before_it(store: GraphStore) -> None:
+    lines: list[str] = []
+
+    class Failing(Diary):
+        def on_fit_start(self, trainer: Trainer) -> None:
+            raise OSError("no room for a checkpoint")
+
+    with pytest.raises(OSError, match="no room"):
+        trainer_of(store).fit(1, callbacks=[Diary("a", lines), Failing("b", lines), Diary("c", lines)])
+    assert lines == ["a start", "a end"]
+
+
 def test_a_callback_predicts_once_the_memory_of_the_fit_is_free(store: GraphStore) -> None:
     logits = []
 
