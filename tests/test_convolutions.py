@@ -20,6 +20,7 @@ from flexgnn.core.errors import LoweringError
 from flexgnn.core.program.lower import lower
 from flexgnn.planners.greedy import GreedyPlanner
 from tests.graphs import assert_close, small_graph, smallest_budget, store_of, train_with_flexgnn, train_with_pyg
+from tests.machine import threads_of_torch
 
 WIDTH, EDGE_COLUMNS, EDGE_TYPES = 6, 4, 3
 
@@ -222,14 +223,10 @@ def test_losses_are_the_same_bits_under_every_budget(num_blocks: int, fuse: bool
 def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
     store = store_of(small_graph(), tmp_path / "graph", chunk_rows=4)
     torch.manual_seed(0)
-    model, threads = Between(OwnConv()), torch.get_num_threads()
-    try:
-        losses = []
-        for count in (1, 3):
-            torch.set_num_threads(count)
+    model, losses = Between(OwnConv()), []
+    for count in (1, 3):
+        with threads_of_torch(count):
             losses.append(train_with_flexgnn(model, store, 3).losses)
-    finally:
-        torch.set_num_threads(threads)
     assert losses[0] == losses[1]
 
 

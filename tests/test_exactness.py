@@ -18,6 +18,7 @@ from torch_geometric.nn import GAT, GCN, GIN, GCNConv, GraphSAGE, SAGEConv, Sequ
 from flexgnn import Trainer
 from flexgnn.planners.greedy import GreedyPlanner
 from tests.graphs import assert_close, small_graph, smallest_budget, store_of, train_with_flexgnn, train_with_pyg
+from tests.machine import threads_of_torch
 
 MODELS: dict[str, Callable[[int, int], torch.nn.Module]] = {
     "gcn": lambda f, c: GCN(f, 8, 3, c),
@@ -204,13 +205,8 @@ def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
     store = store_of(small_graph(), tmp_path / "graph", chunk_rows=4)
     torch.manual_seed(0)
     model = GraphSAGE(5, 8, 3, 3)
-    threads = torch.get_num_threads()
-    try:
-        outcomes = []
-        for count in (1, 2, 4):
-            torch.set_num_threads(count)
+    outcomes = []
+    for count in (1, 2, 4):
+        with threads_of_torch(count):
             outcomes.append(train_with_flexgnn(model, store, 4).losses)
-            assert torch.get_num_threads() == count, "training leaves torch's threads as they were"
-    finally:
-        torch.set_num_threads(threads)
     assert outcomes[0] == outcomes[1] == outcomes[2]

@@ -38,6 +38,7 @@ from flexgnn.core.runtime.events import DamageFound, EpochRecord
 from flexgnn.planners.greedy import GreedyPlanner
 from tests.core.runtime.test_storage import BitFlipper, Spilling
 from tests.graphs import Outcome, relative_error, small_graph, smallest_budget, store_of
+from tests.machine import threads_of_torch
 from tests.test_halo_access import Fixed, assert_same_bits
 from tests.test_slices import Slicing
 from tests.test_storage_dtype import Recomputing
@@ -279,14 +280,10 @@ def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
     store = store_of(small_graph(), tmp_path / "graph", chunk_rows=4)
     torch.manual_seed(0)
     model = GraphSAGE(5, 8, 3, 3, norm="batch_norm", dropout=0.2)
-    threads = torch.get_num_threads()
     outcomes = []
-    try:
-        for count in (1, 2, 4):
-            torch.set_num_threads(count)
+    for count in (1, 2, 4):
+        with threads_of_torch(count):
             outcomes.append(outcome_of(model, store, 3))
-    finally:
-        torch.set_num_threads(threads)
     assert_same_bits(outcomes[1], outcomes[0])
     assert_same_bits(outcomes[2], outcomes[0])
 
