@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import BatchNorm1d, Linear, ReLU
@@ -151,6 +151,19 @@ def outcome_of(
     return Outcome(losses, {}, trainer.predict(), model.state_dict())
 
 
+def at_a_kink(model: torch.nn.Module, data: Data) -> bool:
+    """Whether a norm puts out 0 but for rounding, as of a column that is the same for all nodes.
+
+    An activation that follows may have either derivative there.
+    """
+    probe, found = copy.deepcopy(model), list[Tensor]()
+    for module in probe.modules():
+        if "Norm" in type(module).__name__:
+            module.register_forward_hook(lambda _, inputs, output: found.append(output.detach()))
+    probe(data.x, data.edge_index)
+    return any(bool((output.abs() < 1e-5).any()) for output in found)
+
+
 def check_against_pyg(model: torch.nn.Module, data: Data, store: GraphStore, epochs: int, **more: object) -> Trainer:
     reference, ours = copy.deepcopy(model), copy.deepcopy(model)
     losses, accuracies, logits = trained_by_pyg(reference, data, epochs)
@@ -208,6 +221,7 @@ def test_random_graphs_agree_with_pyg_under_any_budget(
     data = small_graph(seed, num_nodes=num_nodes, num_edges=num_edges, directed=directed)
     torch.manual_seed(seed)
     model = MODELS[name]()
+    assume(not at_a_kink(model, data))
     with tempfile.TemporaryDirectory() as directory:
         store = store_of(data, Path(directory) / "graph", chunk_rows)
         check_against_pyg(model, data, store, 2, **spilling(model, store, num_blocks, extra))
