@@ -154,6 +154,12 @@ def smallest_budget(
     raise AssertionError("one byte is no budget")
 
 
+def assert_spilled(trainer: Trainer) -> None:
+    """In 5 blocks, to ``arrow``."""
+    assert trainer.plan.num_blocks == 5
+    assert trainer.history[-1].moved_bytes["arrow write"] > 0
+
+
 def store_of(data: Data, path: Path, chunk_rows: int = 7) -> GraphStore:
     return GraphStore.from_pyg(data, path, chunk_rows=chunk_rows, overwrite=True)
 

@@ -15,11 +15,18 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.transforms import GCNNorm
 from torch_geometric.utils import degree, softmax
 
-from flexgnn import Trainer
 from flexgnn.core.errors import LoweringError
 from flexgnn.core.program.lower import lower
 from flexgnn.planners.greedy import GreedyPlanner
-from tests.graphs import assert_close, small_graph, smallest_budget, store_of, train_with_flexgnn, train_with_pyg
+from tests.graphs import (
+    assert_close,
+    assert_spilled,
+    small_graph,
+    smallest_budget,
+    store_of,
+    train_with_flexgnn,
+    train_with_pyg,
+)
 from tests.machine import threads_of_torch
 
 WIDTH, EDGE_COLUMNS, EDGE_TYPES = 6, 4, 3
@@ -157,13 +164,10 @@ def check_exact(model: nn.Module, data: Data, directory: Path, *edge_inputs: str
     store = store_of(data, directory / "graph", chunk_rows=8)
     expected = train_with_pyg(model, data, 5, edge_inputs=edge_inputs)
     planner = GreedyPlanner(5)
-
-    def spilled(trainer: Trainer) -> None:
-        assert trainer.plan.num_blocks == 5
-        assert trainer.history[-1].moved_bytes["arrow write"] > 0
-
     budget = smallest_budget(model, store, planner)
-    assert_close(train_with_flexgnn(model, store, 5, device_memory=budget, planner=planner, inspect=spilled), expected)
+    assert_close(
+        train_with_flexgnn(model, store, 5, device_memory=budget, planner=planner, inspect=assert_spilled), expected
+    )
 
 
 @pytest.mark.parametrize("name", CONVS)

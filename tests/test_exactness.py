@@ -17,7 +17,15 @@ from torch_geometric.nn import GAT, GCN, GIN, GCNConv, GraphSAGE, SAGEConv, Sequ
 
 from flexgnn import Trainer
 from flexgnn.planners.greedy import GreedyPlanner
-from tests.graphs import assert_close, small_graph, smallest_budget, store_of, train_with_flexgnn, train_with_pyg
+from tests.graphs import (
+    assert_close,
+    assert_spilled,
+    small_graph,
+    smallest_budget,
+    store_of,
+    train_with_flexgnn,
+    train_with_pyg,
+)
 from tests.machine import threads_of_torch
 
 MODELS: dict[str, Callable[[int, int], torch.nn.Module]] = {
@@ -113,13 +121,10 @@ def test_ten_epochs_agree_with_pyg_while_spilling(name: str, directed: bool, wei
     store = store_of(data, tmp_path / "graph", chunk_rows=8)
     expected = train_with_pyg(model, data, 10, weighted=weighted and takes_weights(name))
     planner = GreedyPlanner(5)
-
-    def spilled(trainer: Trainer) -> None:
-        assert trainer.plan.num_blocks == 5
-        assert trainer.history[-1].moved_bytes["arrow write"] > 0
-
     budget = smallest_budget(model, store, planner)
-    assert_close(train_with_flexgnn(model, store, 10, device_memory=budget, planner=planner, inspect=spilled), expected)
+    assert_close(
+        train_with_flexgnn(model, store, 10, device_memory=budget, planner=planner, inspect=assert_spilled), expected
+    )
     assert_close(train_with_flexgnn(model, store, 10), expected)
 
 

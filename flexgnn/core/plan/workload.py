@@ -137,6 +137,8 @@ class Phase:
         merged: dict[str, Pull] = {}
         for pull in self.pulls:
             other = merged.setdefault(pull.field, pull)
+            if other is pull:
+                continue
             merged[pull.field] = replace(
                 other,
                 weighted=other.weighted or pull.weighted,

@@ -58,6 +58,8 @@ class Convolution:
     kwargs: Mapping[str, Any]
     edges: EdgeInputs
     """What there is for each edge, read or not."""
+    widths: dict[int, int] = field(default_factory=dict, repr=False)
+    """Columns of the output by those of the input, once that was tried: a model's graph is looked at several times."""
 
     @property
     def parameters(self) -> tuple[torch.nn.Parameter, ...]:

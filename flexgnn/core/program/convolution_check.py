@@ -49,12 +49,15 @@ def checked_width(convolution: Convolution, columns: int) -> int:
     Raises:
         LoweringError: if it can't be run on parts of graphs with the same result, or not with so many columns.
     """
+    if columns in convolution.widths:
+        return convolution.widths[columns]
     with torch.random.fork_rng(devices=[]):
         trial = _Trial(convolution, _Sample(columns, convolution.edges, positive=False))
         if not trial.finite:  # of what takes roots or logarithms
             trial = _Trial(convolution, _Sample(columns, convolution.edges, positive=True))
         trial.check()
-    return trial.expected.shape[1]
+    convolution.widths[columns] = trial.expected.shape[1]
+    return convolution.widths[columns]
 
 
 class _Sample:
@@ -97,6 +100,8 @@ class _Trial:
             raise refuse(self._what, f"can't be copied ({error})", "don't keep computed tensors in it") from error
         self._probe = convolution.with_conv(conv.train())
         self.expected = self._whole(seed=0)
+        self._weighting = torch.randn(self.expected.shape, generator=torch.Generator().manual_seed(1))
+        """A gradient of the output."""
 
     @property
     def finite(self) -> bool:
@@ -177,11 +182,6 @@ class _Trial:
             for sums, gradient in zip(of_parameters, further, strict=True):
                 sums += 0 if gradient is None else gradient
         return of_input, of_parameters
-
-    @property
-    def _weighting(self) -> Tensor:
-        """A gradient of the output."""
-        return torch.randn(self.expected.shape, generator=torch.Generator().manual_seed(1))
 
     def _check_gradients(self, of_input: Tensor, of_parameters: Sequence[Tensor]) -> None:
         x, edge_index, edge_data = self._sample.copies()
