@@ -3,6 +3,7 @@
 from flexgnn.core.errors import FlexGNNError
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.hookspecs import hookimpl
+from flexgnn.core.program.links import LinkPrediction
 from flexgnn.core.runtime.callbacks import Callback
 from flexgnn.core.runtime.early_stopping import EarlyStopping
 from flexgnn.core.runtime.trainer import Trainer
@@ -14,6 +15,7 @@ __all__ = [
     "EarlyStopping",
     "FlexGNNError",
     "GraphStore",
+    "LinkPrediction",
     "TierSpec",
     "Trainer",
     "hookimpl",

@@ -150,7 +150,8 @@ def import_(
     store: Annotated[Path, typer.Argument(help="Where to write the graph store.")],
     order: Annotated[str, typer.Option(help="Node order: auto, clusters, metis, rcm or given.")] = "auto",
     task: Annotated[
-        str | None, typer.Option(help="What labels are: multi-class, multi-label or regression; else as they look.")
+        str | None,
+        typer.Option(help="What is predicted: multi-class, multi-label, regression or links; else as the graph looks."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from flexgnn.core.graph.layout import REGRESSION
+from flexgnn.core.graph.layout import LINKS, REGRESSION
 from flexgnn.core.graph.order import NodeOrder
 from flexgnn.core.graph.store import GraphInfo
 from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, PhaseSeconds
@@ -146,10 +146,14 @@ def epoch_line(record: EpochRecord) -> str:
 def graph_line(info: GraphInfo) -> str:
     """A graph in one line."""
     kind = "undirected" if info.symmetric else "directed"
-    labels = "classes" if info.task != REGRESSION else f"number{'s' * (info.num_classes > 1)} to predict"
+    labels = f"{info.num_classes} classes"
+    if info.task == REGRESSION:
+        labels = f"{info.num_classes} number{'s' * (info.num_classes > 1)} to predict"
+    elif info.task == LINKS:
+        labels = f"{info.num_pairs:,} pairs"
     return (
         f"{info.name}: {info.num_nodes:,} nodes, {info.num_edges:,} directed edges ({kind}), "
-        f"{info.num_features} features, {info.num_classes} {labels}"
+        f"{info.num_features} features, {labels}"
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch_geometric.nn import GAT, GCN, GIN, GraphSAGE
 
 from flexgnn.core.errors import ConfigError
+from flexgnn.core.graph.layout import LINKS
 from flexgnn.core.graph.store import GraphInfo
 
 MODELS: dict[str, Callable[..., torch.nn.Module]] = {
@@ -33,7 +34,8 @@ def build_model(
     """A model for the graph of ``info``, initialised from torch's random state.
 
     It has ``layers`` layers of width ``hidden``, with one of :data:`NORMS` between them where ``norm`` names it. In
-    models of attention, ``heads`` heads share the width, and are averaged in the last layer.
+    models of attention, ``heads`` heads share the width, and are averaged in the last layer. Where links are predicted,
+    the last layer is as wide as the others.
 
     Raises:
         ConfigError: if a setting is not accepted.
@@ -54,7 +56,7 @@ def build_model(
         info.num_features,
         hidden,
         num_layers=layers,
-        out_channels=info.num_classes,
+        out_channels=hidden if info.task == LINKS else info.num_classes,
         dropout=dropout,
         norm=norm,
         **({"heads": heads} if name in _ATTENTION else {}),

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch_geometric.data import Data
 
-from flexgnn import GraphStore, Trainer
+from flexgnn import GraphStore, LinkPrediction, Trainer
 from flexgnn.core.errors import BudgetError
 from flexgnn.core.planner import Planner
 from flexgnn.core.program.criterion import RowLosses
@@ -101,7 +101,7 @@ def train_with_flexgnn(
     store: GraphStore,
     epochs: int,
     *,
-    loss: RowLosses | None = None,
+    loss: RowLosses | LinkPrediction | None = None,
     device_memory: int | None = None,
     planner: Planner | None = None,
     rewrites: Sequence[str] = ALL_REWRITES,
@@ -135,7 +135,7 @@ def smallest_budget(
     store: GraphStore,
     planner: Planner,
     rewrites: Sequence[str] = ALL_REWRITES,
-    loss: RowLosses | None = None,
+    loss: RowLosses | LinkPrediction | None = None,
 ) -> int:
     """The least memory that ``planner`` says will do, taken from its refusal."""
     trainer = Trainer(

@@ -25,7 +25,7 @@ from flexgnn.core.program.kernels import (
     pull_max_gradient,
     pull_sum,
 )
-from flexgnn.core.program.program import RowContext
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.tier import Array
 from tests.performance.references import plain_max, plain_max_gradient, plain_mixing, plain_row_sums, plain_sum
 

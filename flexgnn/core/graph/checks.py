@@ -6,22 +6,40 @@ Shapes: N nodes, E edges, F features, C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch_geometric.data import Data, HeteroData
 
 from flexgnn.core.errors import GraphError
-from flexgnn.core.graph.edge_checks import checked_attributes, checked_types
+from flexgnn.core.graph.edge_checks import checked_attributes, checked_ends, checked_types
 from flexgnn.core.graph.labels import checked_labels
-from flexgnn.core.graph.layout import MAX_NODES, TEST, TRAIN, VAL
+from flexgnn.core.graph.layout import LINKS, MAX_NODES, TEST, TRAIN, VAL
+from flexgnn.core.graph.pairs import Pairs, checked_pairs
 from flexgnn.core.graph.split import seeded_split
 from flexgnn.core.tier import Array
 
 _MASKS = {"train_mask": TRAIN, "val_mask": VAL, "test_mask": TEST}
-_OF_EDGES = ("edge_label", "edge_label_index")
+_PAIRS = {"": TRAIN, "val_": VAL, "test_": TEST}
+"""By what ``edge_label_index`` and ``edge_label`` are prefixed with."""
 _ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Targets:
+    """What is to be predicted: labels of nodes, or which pairs of nodes are linked."""
+
+    task: str
+    """One of :data:`~flexgnn.core.graph.layout.TASKS`."""
+    labels: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """int64 [N], -1 for none; or, for several classes or numbers a node, float32 [N, C]."""
+    split: Array = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
+    """uint8 [N]."""
+    class_names: tuple[str, ...] = ()
+    """C names."""
+    pairs: Pairs | None = None
+    """In place of all these, for links."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,14 +58,7 @@ class CheckedGraph:
     """float32 [E, D]."""
     types: Array | None
     """int32 [E], from 0 on."""
-    labels: Array
-    """int64 [N], -1 for none; or, for several classes or numbers a node, float32 [N, C]."""
-    task: str
-    """One of :data:`~flexgnn.core.graph.layout.TASKS`."""
-    class_names: tuple[str, ...]
-    """C names."""
-    split: Array
-    """uint8 [N]."""
+    targets: Targets
 
 
 def checked_graph(data: object, class_names: Sequence[str] | None, task: str | None) -> CheckedGraph:
@@ -63,20 +74,12 @@ def checked_graph(data: object, class_names: Sequence[str] | None, task: str | N
         )
     if not isinstance(data, Data):
         raise GraphError(f"The graph is a {type(data).__name__}, and only torch_geometric.data.Data can be imported.")
-    for key in _OF_EDGES:
-        if getattr(data, key, None) is not None:
-            raise GraphError(
-                f"data.{key} is for predicting edges, which FlexGNN can't train yet, only labels of nodes: "
-                "use a graph without RandomLinkSplit, or delete it."
-            )
     features = _features(data)
     source, destination = _edges(data, len(features))
-    split = _split(data, len(features))
-    labels, task, names = checked_labels(_tensor(data, "y", "labels"), split, len(features), class_names, task)
-    if split is None:
-        split = seeded_split(np.ones(len(labels), dtype=bool) if labels.ndim == 2 else labels >= 0)
-    if not (split & TRAIN).any():
-        raise GraphError("No node is in the training set: set data.train_mask for one node or more.")
+    if task == LINKS or (task is None and getattr(data, "edge_label_index", None) is not None):
+        targets = Targets(task=LINKS, pairs=_pairs(data, len(features)))
+    else:
+        targets = _node_targets(data, len(features), class_names, task)
     return CheckedGraph(
         features=features,
         source=source,
@@ -84,11 +87,29 @@ def checked_graph(data: object, class_names: Sequence[str] | None, task: str | N
         weights=_weights(data, len(source)),
         attributes=checked_attributes(_optional(data, "edge_attr", "attributes of edges"), len(source)),
         types=checked_types(_optional(data, "edge_type", "types of edges"), len(source)),
-        labels=labels,
-        task=task,
-        class_names=names,
-        split=split,
+        targets=targets,
     )
+
+
+def _node_targets(data: Data, num_nodes: int, class_names: Sequence[str] | None, task: str | None) -> Targets:
+    split = _split(data, num_nodes)
+    labels, task, names = checked_labels(_tensor(data, "y", "labels"), split, num_nodes, class_names, task)
+    if split is None:
+        split = seeded_split(np.ones(len(labels), dtype=bool) if labels.ndim == 2 else labels >= 0)
+    if not (split & TRAIN).any():
+        raise GraphError("No node is in the training set: set data.train_mask for one node or more.")
+    return Targets(task=task, labels=labels, class_names=names, split=split)
+
+
+def _pairs(data: Data, num_nodes: int) -> Pairs:
+    """The pairs of all splits that there are, in this order."""
+    found = []
+    for prefix, bit in _PAIRS.items():
+        key = f"{prefix}edge_label_index"
+        if bit == TRAIN or getattr(data, key, None) is not None:
+            ends, labels = _tensor(data, key, "pairs of nodes to train on"), _optional(data, f"{prefix}edge_label", "")
+            found.append(checked_pairs(ends, labels, prefix, num_nodes, bit))
+    return Pairs.joined(found)
 
 
 def _tensor(data: Data, key: str, what: str) -> torch.Tensor:
@@ -143,22 +164,7 @@ def _edges(data: Data, num_nodes: int) -> tuple[Array, Array]:
     if getattr(data, "edge_index", None) is None and getattr(data, "adj_t", None) is not None:
         raise GraphError("The graph has adj_t instead of edge_index: import it before the transform ToSparseTensor.")
     edge_index = _tensor(data, "edge_index", "edges")
-    if edge_index.dim() != 2 or edge_index.shape[0] != 2:
-        raise GraphError(
-            f"data.edge_index has shape {_shape(edge_index)}; it must be [2, edges]: sources, destinations."
-        )
-    if edge_index.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
-        raise GraphError(f"data.edge_index has dtype {edge_index.dtype}; it must hold node ids as torch.int64.")
-    ends: Array = edge_index.numpy()
-    outside = (ends < 0) | (ends >= num_nodes)
-    if outside.any():
-        column = int(outside.any(axis=0).argmax())
-        row = int(outside[:, column].argmax())
-        raise GraphError(
-            f"data.edge_index[{row}, {column}] is {ends[row, column]}, but the graph has {num_nodes} nodes: "
-            f"node ids must be from 0 to {num_nodes - 1}."
-        )
-    return ends[0].astype(np.int32), ends[1].astype(np.int32)
+    return checked_ends(edge_index, "edge_index", num_nodes)
 
 
 def _weights(data: Data, num_edges: int) -> Array | None:

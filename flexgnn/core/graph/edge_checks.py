@@ -1,4 +1,4 @@
-"""Whether attributes and types of edges are what a store can hold.
+"""Whether edges, and what they come with, are what a store can hold.
 
 Shapes: E edges, D columns.
 """
@@ -12,6 +12,30 @@ from flexgnn.core.errors import GraphError
 from flexgnn.core.tier import Array
 
 _MOST_TYPES = 2**31 - 1
+
+
+def checked_ends(edge_index: torch.Tensor, key: str, num_nodes: int) -> tuple[Array, Array]:
+    """``data[key]``, pairs of nodes, as int32 [E] each.
+
+    Raises:
+        GraphError: if it has another shape, or nodes that there are not.
+    """
+    if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        raise GraphError(
+            f"data.{key} has shape {list(edge_index.shape)}; it must be [2, edges]: sources, destinations."
+        )
+    if edge_index.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        raise GraphError(f"data.{key} has dtype {edge_index.dtype}; it must hold node ids as torch.int64.")
+    ends: Array = edge_index.numpy()
+    outside = (ends < 0) | (ends >= num_nodes)
+    if outside.any():
+        column = int(outside.any(axis=0).argmax())
+        row = int(outside[:, column].argmax())
+        raise GraphError(
+            f"data.{key}[{row}, {column}] is {ends[row, column]}, but the graph has {num_nodes} nodes: "
+            f"node ids must be from 0 to {num_nodes - 1}."
+        )
+    return ends[0].astype(np.int32), ends[1].astype(np.int32)
 
 
 def checked_attributes(attributes: torch.Tensor | None, num_edges: int) -> Array | None:

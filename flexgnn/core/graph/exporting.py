@@ -9,7 +9,7 @@ import torch
 from torch_geometric.data import Data
 
 from flexgnn.core.graph.csr import NO_WEIGHTS, Csr, csr_both_ways
-from flexgnn.core.graph.layout import TEST, TRAIN, VAL
+from flexgnn.core.graph.layout import LINKED, LINKS, TEST, TRAIN, VAL
 from flexgnn.core.tier import Array
 
 if TYPE_CHECKING:
@@ -20,19 +20,38 @@ def export_pyg(store: GraphStore) -> Data:
     """See :meth:`~flexgnn.core.graph.store.GraphStore.to_pyg`."""
     node_ids = _read_all(store, "node_ids")
     edge_index, weights = _edges(store, node_ids)
-    split = _in_original_order(store, "split", node_ids)
     data = Data(
         x=torch.from_numpy(_in_original_order(store, "features", node_ids)),
-        y=torch.from_numpy(_in_original_order(store, "labels", node_ids)),
         edge_index=torch.from_numpy(edge_index),
     )
     if store.info.weighted:
         data.edge_weight = torch.from_numpy(weights)
     if store.info.edge_columns or store.info.num_edge_types:
         _add_edge_arrays(store, data, node_ids)
+    if store.info.task == LINKS:
+        _add_pairs(store, data, node_ids)
+    else:
+        _add_labels(store, data, node_ids)
+    return data
+
+
+def _add_labels(store: GraphStore, data: Data, node_ids: Array) -> None:
+    split = _in_original_order(store, "split", node_ids)
+    data.y = torch.from_numpy(_in_original_order(store, "labels", node_ids))
     for name, bit in (("train_mask", TRAIN), ("val_mask", VAL), ("test_mask", TEST)):
         data[name] = torch.from_numpy((split & bit) != 0)
-    return data
+
+
+def _add_pairs(store: GraphStore, data: Data, node_ids: Array) -> None:
+    """Those of each split, by destination."""
+    destination = np.repeat(node_ids, np.diff(_read_all(store, "pairs/indptr")))
+    ends = np.stack([node_ids[_read_all(store, "pairs/indices")], destination])
+    kinds = _read_all(store, "pairs/types")
+    for prefix, bit in (("", TRAIN), ("val_", VAL), ("test_", TEST)):
+        chosen = (kinds & bit) != 0
+        if chosen.any():
+            data[f"{prefix}edge_label_index"] = torch.from_numpy(ends[:, chosen])
+            data[f"{prefix}edge_label"] = torch.from_numpy(((kinds[chosen] & LINKED) != 0).astype(np.float32))
 
 
 def _edges(store: GraphStore, node_ids: Array) -> tuple[Array, Array]:

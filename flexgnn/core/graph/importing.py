@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flexgnn.core.graph.checks import CheckedGraph, checked_graph
+from flexgnn.core.graph.checks import CheckedGraph, Targets, checked_graph
 from flexgnn.core.graph.csr import NO_WEIGHTS, Csr, csr_both_ways
 from flexgnn.core.graph.labels import check_task
 from flexgnn.core.graph.layout import EDGE_CHUNK, GraphInfo, choose_chunk_rows
@@ -38,6 +38,7 @@ def import_pyg(
     check_task(task)
     check_replaceable(path, overwrite=overwrite)
     graph = checked_graph(data, class_names, task)
+    targets = graph.targets
     num_nodes = len(graph.features)
     chunk_rows = choose_chunk_rows(num_nodes, chunk_rows)
     chosen = node_order(graph.source, graph.destination, num_nodes, chunk_rows=chunk_rows, order=order)
@@ -50,21 +51,21 @@ def import_pyg(
         num_nodes=num_nodes,
         num_edges=len(graph.source),
         num_features=graph.features.shape[1],
-        num_classes=len(graph.class_names),
-        task=graph.task,
+        num_classes=len(targets.class_names),
+        task=targets.task,
         weighted=graph.weights is not None,
         symmetric=by_destination.same_as(by_source),
         chunk_rows=chunk_rows,
         order=chosen.name,
-        class_names=graph.class_names,
+        class_names=targets.class_names,
         edge_columns=0 if graph.attributes is None else graph.attributes.shape[1],
         num_edge_types=0 if graph.types is None else int(graph.types.max(initial=0)) + 1,
+        num_pairs=0 if targets.pairs is None else len(targets.pairs.source),
     )
     with writing_store(path, info, overwrite=overwrite) as writer:
         writer.write("features", _feature_blocks(graph.features, node_ids, chunk_rows))
-        writer.write("labels", [graph.labels[node_ids]])
-        writer.write("split", [graph.split[node_ids]])
         writer.write("node_ids", [node_ids])
+        _write_targets(writer, targets, node_ids)
         _write_csr(writer, "in", by_destination, weighted=info.weighted)
         _write_edge_arrays(writer, graph, node_ids)
         if not info.symmetric:
@@ -82,6 +83,17 @@ def _reordered(graph: CheckedGraph, node_ids: Array) -> tuple[Csr, Csr]:
     positions = _positions(node_ids)
     weights = NO_WEIGHTS if graph.weights is None else graph.weights
     return csr_both_ways(positions[graph.source], positions[graph.destination], weights, len(node_ids))
+
+
+def _write_targets(writer: StoreWriter, targets: Targets, node_ids: Array) -> None:
+    """Labels and split of nodes, or the pairs whose links are predicted."""
+    if targets.pairs is None:
+        writer.write("labels", [targets.labels[node_ids]])
+        writer.write("split", [targets.split[node_ids]])
+        return
+    pairs, kinds = targets.pairs.by_destination(_positions(node_ids))
+    _write_csr(writer, "pairs", pairs, weighted=False)
+    writer.write("pairs/types", [kinds])
 
 
 def _write_edge_arrays(writer: StoreWriter, graph: CheckedGraph, node_ids: Array) -> None:

@@ -25,7 +25,7 @@ def check_task(task: str | None) -> None:
         ConfigError: if ``task`` is neither None nor one of the tasks.
     """
     if task is not None and task not in TASKS:
-        raise ConfigError(f"There is no task {task!r} for labels of nodes. There are: {', '.join(TASKS)}.")
+        raise ConfigError(f"There is no task {task!r}. There are: {', '.join(TASKS)}.")
 
 
 def checked_labels(

@@ -19,11 +19,15 @@ from flexgnn.core.errors import ConfigError
 FORMAT_VERSION = 1
 """Version of the layout that this package writes, and the newest that it reads."""
 
-TASKS = MULTI_CLASS, MULTI_LABEL, REGRESSION = "multi-class", "multi-label", "regression"
-"""What labels are: one class a node; several, each of which a node has or not; or numbers."""
+TASKS = MULTI_CLASS, MULTI_LABEL, REGRESSION, LINKS = "multi-class", "multi-label", "regression", "links"
+"""What labels are: one class a node; several, each of which a node has or not; numbers; or which pairs of nodes are
+linked."""
 
 TRAIN, VAL, TEST = 1, 2, 4
-"""Bits of the ``split`` array."""
+"""Bits of the ``split`` array, and of the kinds of pairs."""
+
+LINKED = 8
+"""Bit of the kinds of pairs that are linked."""
 
 EDGE_CHUNK = 2**18
 """Entries of a chunk of an edge array: 1 MiB of int32 or float32."""
@@ -66,11 +70,13 @@ class GraphInfo:
     """Columns of the attributes of edges; 0: there are none."""
     num_edge_types: int = 0
     """Types of edges are below it; 0: there are none."""
+    num_pairs: int = 0
+    """Pairs of nodes whose links are predicted: more than 0 where that is the task, and then nodes have no labels."""
 
     @property
     def label_columns(self) -> int | None:
-        """Columns of the labels; None where each node has one class, and labels are a vector."""
-        return None if self.task == MULTI_CLASS else self.num_classes
+        """Columns of the labels; None where each node has one class, and labels are a vector, or there are none."""
+        return None if self.task in (MULTI_CLASS, LINKS) else self.num_classes
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> GraphInfo:
@@ -87,8 +93,8 @@ class GraphInfo:
             expected = {"str": str, "int": int, "bool": bool}.get(str(kind), tuple)
             if type(getattr(info, name)) is not expected:
                 raise ValueError(f"{name} is {getattr(info, name)!r}")
-        if info.task not in TASKS:
-            raise ValueError(f"task is {info.task!r}")
+        if info.task not in TASKS or (info.task == LINKS) != (info.num_pairs > 0):
+            raise ValueError(f"task is {info.task!r}, with {info.num_pairs} pairs")
         return info
 
     def to_json(self) -> dict[str, Any]:
@@ -116,13 +122,18 @@ class ArrayLayout:
 def array_layouts(info: GraphInfo) -> dict[str, ArrayLayout]:
     """The arrays that a store of ``info`` consists of, by name."""
     nodes, edges, columns, rows = info.num_nodes, info.num_edges, info.label_columns, info.chunk_rows
-    labels = _layout((nodes,), "<i8", rows) if columns is None else _layout((nodes, columns), "<f4", rows)
     layouts = {
         "features": _layout((nodes, info.num_features), "<f4", rows),
-        "labels": labels,
-        "split": _layout((nodes,), "|u1", rows),
         "node_ids": _layout((nodes,), "<i8", rows),
     }
+    if info.task == LINKS:
+        layouts["pairs/indptr"] = _layout((nodes + 1,), "<i8", EDGE_CHUNK // 2)
+        layouts["pairs/indices"] = _layout((info.num_pairs,), "<i4", EDGE_CHUNK)
+        layouts["pairs/types"] = _layout((info.num_pairs,), "<i4", EDGE_CHUNK)
+    else:
+        classes, numbers = _layout((nodes,), "<i8", rows), _layout((nodes, columns or 1), "<f4", rows)
+        layouts["labels"] = classes if columns is None else numbers
+        layouts["split"] = _layout((nodes,), "|u1", rows)
     for direction in ("in",) if info.symmetric else ("in", "out"):
         layouts[f"{direction}/indptr"] = _layout((nodes + 1,), "<i8", EDGE_CHUNK // 2)
         layouts[f"{direction}/indices"] = _layout((edges,), "<i4", EDGE_CHUNK)

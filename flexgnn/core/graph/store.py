@@ -1,6 +1,6 @@
 """Reads a graph store: a graph on disk, in chunks of nodes, with checksums.
 
-Shapes: N nodes, E edges, F features, C classes. Arrays, all in positions (reordered nodes):
+Shapes: N nodes, E edges, F features, C classes, P pairs of nodes. Arrays, all in positions (reordered nodes):
 
 ==================  ===========  ======================================================================
 ``features``        [N, F] f32
@@ -13,6 +13,9 @@ Shapes: N nodes, E edges, F features, C classes. Arrays, all in positions (reord
 ``in/weights``      [E] f32      only if the graph has edge weights
 ``out/...``                      the same with rows as sources and indices as destinations
 ``folded/...``      [N, F] f32   aggregated features, made by the first run that reads them
+``pairs/indptr``    [N + 1] i64  where links are predicted, and in place of labels and split: rows are destinations
+``pairs/indices``   [P] i32      sources, as in ``in/indices``
+``pairs/types``     [P] i32      bit flags: those of ``split``, and 8 for what is linked
 ==================  ===========  ======================================================================
 """
 
@@ -95,6 +98,9 @@ class GraphStore:
             data: ``x`` [N, F], ``edge_index`` [2, E], ``y`` [N], [N, 1] or, for several classes or numbers a node,
                 [N, C]; optionally ``edge_weight`` [E], ``edge_attr`` [E, D], ``edge_type`` [E], and ``train_mask``,
                 ``val_mask``, ``test_mask`` [N]. Without any mask, labelled nodes are split 60/20/20 under a fixed seed.
+                For link prediction, in place of ``y`` and masks, ``edge_label_index`` [2, P] and ``edge_label`` [P]
+                (1 for what is linked, 0 for what is not; without, all are) as ``RandomLinkSplit`` makes them, and for
+                validation and test the same with ``val_`` and ``test_`` before their names.
                 Other attributes are ignored.
             path: where the store is to be.
             name: what the graph is called; the last part of ``path`` if None.
@@ -103,8 +109,8 @@ class GraphStore:
             chunk_rows: nodes of a chunk; None: about 64 chunks.
             class_names: one a class, or a column of numbers; numbered if None.
             task: what ``y`` is: ``multi-class``, ``multi-label`` (zeros and ones) or ``regression``, whose labels are
-                stored as float32 [N, C]. None: regression if a label of a used node is a fraction; else
-                classes, several a node where ``y`` has several columns.
+                stored as float32 [N, C]; or ``links``. None: links if there is ``edge_label_index``; regression if a
+                label of a used node is a fraction; else classes, several a node where ``y`` has several columns.
             overwrite: whether a store at ``path`` may be replaced.
             on_order: called with the node order when it is chosen, before anything is written.
 

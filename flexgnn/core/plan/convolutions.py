@@ -15,12 +15,13 @@ import torch
 from flexgnn.core.plan.work import Work, tile_work
 from flexgnn.core.plan.workload import PhaseKind
 from flexgnn.core.plan.workspace import bytes_for_rows, measured_bytes
-from flexgnn.core.program.convolution import Neighborhood
+from flexgnn.core.program.convolution import Convolution, Neighborhood
 from flexgnn.core.program.edge_inputs import EdgeInput, EdgeInputs
 from flexgnn.core.program.program import Aggregation, Program
 
-_EDGE_BYTES, _ROW_BYTES = 64, 32
-"""Of an edge and a row of a neighbourhood, while it is put together: int64, several arrays at a time."""
+_EDGE_BYTES, _ROW_BYTES, _COMPARED_BYTES = 64, 32, 40
+"""Of an edge and a row of a neighbourhood, and of an edge that is compared with what is drawn, while it is put
+together: int64, several arrays at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class TileShape:
     """E."""
     others: int
     """H."""
+    compared: int = 0
+    """Edges of the graph that no pair may be drawn of."""
 
     def scaled(self, rows: int) -> TileShape:
         """The same shares at another number of rows."""
@@ -40,7 +43,12 @@ class TileShape:
             rows=rows,
             edges=math.ceil(self.edges * rows / self.rows),
             others=math.ceil(self.others * rows / self.rows),
+            compared=math.ceil(self.compared * rows / self.rows),
         )
+
+
+ShapeOf = Callable[[Convolution], TileShape]
+"""Of a tile, for a convolution: they may run over different edges."""
 
 
 def convolutions_run(program: Program, stage: int, kind: PhaseKind) -> list[Aggregation]:
@@ -49,40 +57,46 @@ def convolutions_run(program: Program, stage: int, kind: PhaseKind) -> list[Aggr
     return [a for a in found if a.output in program.needs_grad] if kind == "backward" else found
 
 
-def convolutions_bytes(program: Program, stage: int, kind: PhaseKind, largest: TileShape) -> int:
+def convolutions_bytes(program: Program, stage: int, kind: PhaseKind, largest: ShapeOf) -> int:
     """Of one tile: the most of any of them, with edges spread evenly, or all to one node and of one type.
 
     Bytes are taken to grow linearly with the tile.
     """
 
     def measured(aggregation: Aggregation, *, skewed: bool) -> int:
+        whole = largest(_convolution(aggregation))
+
         def at(rows: int) -> int:
-            shape = largest.scaled(rows)
+            shape = whole.scaled(rows)
             held = _EDGE_BYTES * shape.edges + _ROW_BYTES * (shape.rows + shape.others)
+            held += _COMPARED_BYTES * shape.compared
             return held + measured_bytes(_prepared(program, aggregation, kind, shape, skewed=skewed))
 
-        return bytes_for_rows(at, largest.rows)
+        return bytes_for_rows(at, whole.rows)
 
     run = convolutions_run(program, stage, kind)
     return max((measured(aggregation, skewed=skewed) for aggregation in run for skewed in (False, True)), default=0)
 
 
-def convolutions_work(program: Program, stage: int, kind: PhaseKind, usual: TileShape) -> Work:
+def convolutions_work(program: Program, stage: int, kind: PhaseKind, usual: ShapeOf) -> Work:
     """On one tile: of all of them."""
-    return sum(
-        (
-            tile_work(lambda rows: _prepared(program, aggregation, kind, usual.scaled(rows)), usual.rows)  # noqa: B023
-            for aggregation in convolutions_run(program, stage, kind)
-        ),
-        Work(),
-    )
+
+    def of_one(aggregation: Aggregation) -> Work:
+        whole = usual(_convolution(aggregation))
+        return tile_work(lambda rows: _prepared(program, aggregation, kind, whole.scaled(rows)), whole.rows)
+
+    return sum(map(of_one, convolutions_run(program, stage, kind)), Work())
+
+
+def _convolution(aggregation: Aggregation) -> Convolution:
+    assert aggregation.convolution is not None, "others have rules"
+    return aggregation.convolution
 
 
 def _prepared(
     program: Program, aggregation: Aggregation, kind: PhaseKind, shape: TileShape, *, skewed: bool = False
 ) -> Callable[[], object]:
-    convolution, columns = aggregation.convolution, program.widths[aggregation.input]
-    assert convolution is not None, "others have rules"
+    convolution, columns = _convolution(aggregation), program.widths[aggregation.input]
     count = shape.rows + shape.others
     whole, part = torch.ones(count, columns), _sample(shape, convolution.edges, skewed=skewed)
     gradient = torch.ones(shape.rows, program.widths[aggregation.output])

@@ -72,6 +72,19 @@ def count_pulls(store: GraphStore, groupings: Sequence[Blocks], direction: Direc
     ]
 
 
+def count_pairs(store: GraphStore, groupings: Sequence[Blocks]) -> list[PullCounts]:
+    """The same of pairs, whose rows are whole where they are pulled from: no block needs a halo."""
+    pairs = _edges_of_chunks(store, groupings[0].chunk_rows, "pairs")
+    return [
+        PullCounts(
+            edges=_grouped(pairs, blocks.chunks_per_block),
+            pulled=np.zeros((blocks.count, blocks.count, 1), dtype=np.int32),
+            nodes=np.zeros((blocks.count, 1), dtype=np.int64),
+        )
+        for blocks in groupings
+    ]
+
+
 def list_hubs(store: GraphStore, blocks: Blocks, direction: Direction, hub_blocks: int, hubs: Array) -> None:
     """Fill ``hubs`` (int32, as many as there are) with nodes that at least ``hub_blocks`` other blocks pull from.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from flexgnn.core.graph.layout import LINKS
 from flexgnn.core.graph.store import GraphInfo
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.names import LABELS, SPLIT, slice_name
@@ -64,9 +65,10 @@ class FieldTable:
         self.add(FEATURES, info.num_features, Source.STORE, array="features")
         for folded in self._program.folded:
             self.add(folded.name, self._program.widths[folded.name], Source.STORE, array=folded.array)
-        columns = info.label_columns
-        self.add(LABELS, columns, Source.STORE, dtype="int64" if columns is None else "float32", array="labels")
-        self.add(SPLIT, None, Source.STORE, dtype="uint8", array="split")
+        if info.task != LINKS:
+            columns = info.label_columns
+            self.add(LABELS, columns, Source.STORE, dtype="int64" if columns is None else "float32", array="labels")
+            self.add(SPLIT, None, Source.STORE, dtype="uint8", array="split")
         for direction, of_direction in halos.items():
             self._add_topology(direction, of_direction)
         for aggregation in self._program.aggregations:
@@ -80,7 +82,9 @@ class FieldTable:
         pointers = tuple(rows + 1 for rows in self._block_rows)
         edges = halos.edges
         rows_of = {"indptr": pointers, "indices": edges, "packed": edges, "sends": sent}
-        if self._info.weighted:
+        if direction == "pairs":
+            rows_of["types"] = edges
+        elif self._info.weighted:
             rows_of["weights"] = edges
         columns: dict[str, int] = {}
         if direction == "in" and self._info.edge_columns:

@@ -8,6 +8,8 @@ from flexgnn.core.program.program import Aggregation, is_stored
 LABELS = "labels"
 SPLIT = "split"
 """Bit flags of the training (1), validation (2) and test (4) sets."""
+KNOWN_EDGES = ("in/indptr", "in/indices")
+"""What pairs are not drawn from that are to be without a link."""
 EVALUATION = "eval:"
 """Prefix of the fields that the evaluation pass writes."""
 

@@ -15,7 +15,7 @@ from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks, block_choices
 from flexgnn.core.plan.convolutions import TileShape, convolutions_bytes, convolutions_run, convolutions_work
 from flexgnn.core.plan.cost import Rates
-from flexgnn.core.plan.counting import PullCounts, count_pulls
+from flexgnn.core.plan.counting import PullCounts, count_pairs, count_pulls
 from flexgnn.core.plan.decisions import Recomputed
 from flexgnn.core.plan.locality import Locality, measure_locality
 from flexgnn.core.plan.machines import laptop_rates
@@ -32,11 +32,14 @@ from flexgnn.core.plan.whole_blocks import with_whole_blocks
 from flexgnn.core.plan.work import LossWork, Work, tile_work
 from flexgnn.core.plan.workload import PhaseKind, Workload
 from flexgnn.core.plan.workspace import bytes_for_rows, measured_bytes
+from flexgnn.core.program.convolution import Convolution
 from flexgnn.core.program.criterion import TrainingLoss, default_loss
 from flexgnn.core.program.loss import tile_loss, tile_scores
 from flexgnn.core.program.moments import moments_gradient
-from flexgnn.core.program.program import Program, RowContext, Segment
+from flexgnn.core.program.program import Program, Segment
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.program.segments import NamedTensors, run_backward, run_forward
+from flexgnn.core.tier import Array
 
 _MOST_BLOCKS = 1024
 """What blocks need of each other is a matrix."""
@@ -113,7 +116,8 @@ class PlanningProblem:
 
     @property
     def _directions(self) -> tuple[Direction, ...]:
-        return ("in",) if self.store.info.symmetric else ("in", "out")
+        of_edges: tuple[Direction, ...] = ("in",) if self.store.info.symmetric else ("in", "out")
+        return (*of_edges, "pairs") if self.store.info.num_pairs else of_edges
 
     def blocks(self, chunks_per_block: int) -> Blocks:
         info = self.store.info
@@ -140,6 +144,8 @@ class PlanningProblem:
     def _count(self, groupings: list[Blocks], direction: Direction) -> list[PullCounts]:
         if isinstance(self.store, PaperGraph):
             return [self.store.count_pulls(blocks) for blocks in groupings]
+        if direction == "pairs":
+            return count_pairs(self.store, groupings)
         return count_pulls(self.store, groupings, direction)
 
     def workload(
@@ -242,19 +248,19 @@ class PlanningProblem:
             self._costs[key] = PhaseCost(workspace_bytes=self.threads * per_tile, work=work)
         return self._costs[key]
 
-    @property
-    def _largest_tile(self) -> TileShape:
+    def _largest_tile(self, convolution: Convolution) -> TileShape:
         """As many edges as any tile has, all from nodes outside of it if there are so many."""
-        return self._tile_with(int(self.localities["in"].tile_edges.max()))
+        return self._tile_with(convolution, lambda edges: int(edges.max()))
 
-    @property
-    def _usual_tile(self) -> TileShape:
-        return self._tile_with(round(float(self.localities["in"].tile_edges.mean())))
+    def _usual_tile(self, convolution: Convolution) -> TileShape:
+        return self._tile_with(convolution, lambda edges: round(float(edges.mean())))
 
-    def _tile_with(self, edges: int) -> TileShape:
-        info = self.store.info
-        rows = min(info.chunk_rows, info.num_nodes)
-        return TileShape(rows=rows, edges=edges, others=min(edges, info.num_nodes - rows))
+    def _tile_with(self, convolution: Convolution, of_tiles: Callable[[Array], int]) -> TileShape:
+        info, sampler = self.store.info, convolution.sampler
+        rows, edges = min(info.chunk_rows, info.num_nodes), of_tiles(self.localities[convolution.over].tile_edges)
+        compared = 0 if sampler is None else of_tiles(self.localities["in"].tile_edges)
+        edges *= 1 if sampler is None else 1 + sampler.number
+        return TileShape(rows=rows, edges=edges, others=min(edges, info.num_nodes - rows), compared=compared)
 
     def _tile_bytes(self, segment: Segment, kind: PhaseKind, rows: int, joined: bool) -> int:
         """Bytes that a tile of ``rows`` takes, beside the fields that it reads and writes."""

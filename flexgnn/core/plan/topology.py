@@ -13,8 +13,10 @@ from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.program.adjacency_kernels import list_halo, localize
 from flexgnn.core.tier import Array
 
-Direction = Literal["in", "out"]
-"""``in``: rows are destinations that pull from sources (forward). ``out``: the transposed graph (backward)."""
+Direction = Literal["in", "out", "pairs"]
+"""``in``: rows are destinations that pull from sources (forward). ``out``: the transposed graph (backward).
+``pairs``: as ``in``, of pairs whose links are predicted; who pulls is only counted by edges, as all rows are at hand.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

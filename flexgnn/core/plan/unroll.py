@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flexgnn.core.graph.layout import LINKS
 from flexgnn.core.graph.store import GraphInfo
 from flexgnn.core.plan.aggregating import (
     gradient_columns,
@@ -21,6 +22,7 @@ from flexgnn.core.plan.locality import Locality
 from flexgnn.core.plan.moments import differentiated_moments, moments_made
 from flexgnn.core.plan.names import (
     EVALUATION,
+    KNOWN_EDGES,
     LABELS,
     SPLIT,
     gradient_name,
@@ -90,6 +92,7 @@ class Unroller:
         self._program, self._info, self._blocks, self._halos = program, info, blocks, halos
         self._localities, self._cost_of, self._recomputed = localities, cost_of, recomputed
         self._rounded = rounded
+        self._labels = [] if info.task == LINKS else [LABELS, SPLIT]
         self._phases: list[Phase] = []
         self._published: dict[str, Pull] = {}
         self._sliced = sliced_aggregations(program, column_slices)
@@ -145,18 +148,19 @@ class Unroller:
         *,
         in_slices: bool = False,
     ) -> Pull:
-        attention = aggregation.attention
+        attention, convolution = aggregation.attention, aggregation.convolution
+        over_pairs = convolution is not None and convolution.over == "pairs"
         pull = Pull(
             field=field,
             direction=direction,
-            topology=self._topology(direction),
+            topology="pairs" if over_pairs else self._topology(direction),
             weighted=aggregation.adjacency.weighted,
             width=width,
             reduce=aggregation.reduce,
             in_slices=in_slices,
             rounded=output in self._rounded,
             attention=attention,
-            edge_inputs=() if aggregation.convolution is None else aggregation.convolution.edge_inputs,
+            edge_inputs=() if convolution is None else convolution.edge_inputs,
             positions=attention is not None and attention.dropout > 0 and kind != "evaluate",
         )
         self._published[field] = pull
@@ -270,6 +274,8 @@ class Unroller:
                 continue
             reads += vectors
             reads += () if aggregation.query is None else [prefix + aggregation.query]
+            if aggregation.convolution is not None and aggregation.convolution.sampler is not None and not prefix:
+                reads += KNOWN_EDGES
             pulls.append(self._pull(kind, source, aggregation, "in", output, width))
             writes.append(output)
             differentiated = is_differentiated(program, aggregation)
@@ -296,7 +302,7 @@ class Unroller:
         if keep and retained is not None:
             writes += [self._table.add(value, width) for value, width in retained.hidden.items()]
         if kind == "evaluate" and stage == program.last_stage and program.labelled:
-            reads += [LABELS, SPLIT]
+            reads += self._labels
         if writes or stage == program.last_stage or moments_made(program, stage, kind):
             self._append(kind, stage, reads, pulls, writes)
 
@@ -327,7 +333,7 @@ class Unroller:
     def _loss(self, stage: int) -> None:
         """The last stage: forward, loss and backward of each block in one step."""
         reads, pulls, writes = self._aggregate(stage, "loss")
-        reads += [*self._carried(stage), LABELS, SPLIT]
+        reads += [*self._carried(stage), *self._labels]
         writes += self._gradient_writes(self._program.segments[stage], reads)
         self._append("loss", stage, reads, pulls, writes)
 

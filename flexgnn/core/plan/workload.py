@@ -323,7 +323,7 @@ class Workload:
         yield from phase.reads
         for pull in phase.pulls:
             yield from topology_fields(pull, pull.field in packed)
-            yield from (edge_field(given) for given in pull.edge_inputs)
+            yield from (edge_field(pull, given) for given in pull.edge_inputs)
             if pull.field in packed:
                 yield pull.field
         for name in phase.writes:
@@ -331,9 +331,9 @@ class Workload:
                 yield f"{self.published[name].topology}/sends"
 
 
-def edge_field(given: EdgeInput) -> str:
-    """Name of the field that holds it, in the order of edges by destination."""
-    return f"in/{given.array}"
+def edge_field(pull: Pull, given: EdgeInput) -> str:
+    """Name of the field that holds it of the edges that ``pull`` follows, in the order of edges by destination."""
+    return f"{'pairs' if pull.topology == 'pairs' else 'in'}/{given.array}"
 
 
 def topology_fields(pull: Pull, packed: bool) -> list[str]:

@@ -21,7 +21,7 @@ from flexgnn.core.compiling import compiled
 from flexgnn.core.program.attention import Attention
 from flexgnn.core.program.dropout import draw, key_of, threshold_of
 from flexgnn.core.program.prefetch import line_columns, prefetch
-from flexgnn.core.program.program import RowContext
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.program.rows import element, row_address, store
 from flexgnn.core.tier import Array
 

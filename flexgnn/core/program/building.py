@@ -16,7 +16,8 @@ from flexgnn.core.program.functional import ROWS
 from flexgnn.core.program.hidden import hidden_values
 from flexgnn.core.program.in_place import reuse_memory
 from flexgnn.core.program.partition import Partition
-from flexgnn.core.program.program import RowContext, Segment
+from flexgnn.core.program.program import Segment
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.program.row_local import EVALUATION, NO_VALUE, PROBE_ROWS, Fact
 from flexgnn.core.program.simplify import simplify
 

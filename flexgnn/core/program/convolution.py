@@ -13,14 +13,14 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.nn.conv import MessagePassing
 
 from flexgnn.core.program.edge_inputs import EdgeInput, EdgeInputs
+from flexgnn.core.program.negatives import NegativeSampler
 from flexgnn.core.tier import Array
 
 
@@ -49,8 +49,8 @@ class Neighborhood:
 class Convolution:
     """A call of a convolution that is run as it is."""
 
-    conv: MessagePassing = field(repr=False)
-    """The user's own module."""
+    conv: torch.nn.Module = field(repr=False)
+    """The user's own module, or a loss over pairs."""
     what: str
     """In messages."""
     args: tuple[Any, ...]
@@ -58,6 +58,10 @@ class Convolution:
     kwargs: Mapping[str, Any]
     edges: EdgeInputs
     """What there is for each edge, read or not."""
+    over: Literal["in", "pairs"] = "in"
+    """What its edges are: those of the graph, or pairs of nodes whose links are predicted."""
+    sampler: NegativeSampler | None = None
+    """Draws further pairs in training."""
     widths: dict[int, int] = field(default_factory=dict, repr=False)
     """Columns of the output by those of the input, once that was tried: a model's graph is looked at several times."""
 
@@ -66,7 +70,7 @@ class Convolution:
         """Those that are trained."""
         return tuple(parameter for parameter in self.conv.parameters() if parameter.requires_grad)
 
-    def with_conv(self, conv: MessagePassing) -> Convolution:
+    def with_conv(self, conv: torch.nn.Module) -> Convolution:
         """The same call of another module."""
         return replace(self, conv=conv)
 
@@ -75,7 +79,7 @@ class Convolution:
         """What it reads of edges."""
         return tuple(given for given in EdgeInput if given in (*self.args, *self.kwargs.values()))
 
-    def call(self, conv: MessagePassing, x: Tensor, edge_index: Tensor, edge_data: Mapping[EdgeInput, Tensor]) -> Any:
+    def call(self, conv: torch.nn.Module, x: Tensor, edge_index: Tensor, edge_data: Mapping[EdgeInput, Tensor]) -> Any:
         """``conv``, one like :attr:`conv`, with these tensors."""
         tensors = {Argument.NODES: x, Argument.EDGES: edge_index}
 

@@ -225,7 +225,12 @@ def _as_it_is(
             "call it as conv(x, edge_index), with edge_weight, edge_attr or edge_type if it wants them: join features "
             "of nodes with torch.cat; take them apart, and encode attributes of edges, in a convolution of your own",
         )
-    out: Proxy = nodes[0].tracer.create_proxy("call_function", aggregated, (nodes[0],), {})
+    return convolve(nodes[0], convolution)
+
+
+def convolve(x: Proxy, convolution: Convolution) -> Proxy:
+    """Record a convolution of ``x`` that is run as it is."""
+    out: Proxy = x.tracer.create_proxy("call_function", aggregated, (x,), {})
     out.node.meta[AGGREGATION] = Reduction(reduce="convolution", adjacency=_PLAIN, convolution=convolution)
     return out
 

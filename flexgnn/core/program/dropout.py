@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from flexgnn.core.compiling import compiled
-from flexgnn.core.program.program import RowContext
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.tier import Array
 
 _GROUP = 512

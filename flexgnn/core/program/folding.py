@@ -17,10 +17,10 @@ from flexgnn.core.program.program import (
     Folded,
     Program,
     Reduce,
-    RowContext,
     Segment,
     is_stored,
 )
+from flexgnn.core.program.row_context import RowContext
 
 _OUTPUT = "logits"
 _AGGREGATED = "agg1"

@@ -25,7 +25,7 @@ from flexgnn.core.program.refusals import locate, operation, refuse
 from flexgnn.core.program.trace import IN_PLACE_OPERATORS
 
 ROWS = "rows"
-"""Name of the placeholder for the :class:`~flexgnn.core.program.program.RowContext`."""
+"""Name of the placeholder for the :class:`~flexgnn.core.program.row_context.RowContext`."""
 
 _VIEWS = frozenset(
     ("chunk", "contiguous", "flatten", "getitem", "reshape", "split", "squeeze", "t", "transpose", "unsqueeze", "view")

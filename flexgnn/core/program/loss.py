@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from flexgnn.core.compiling import compiled
-from flexgnn.core.graph.layout import REGRESSION
+from flexgnn.core.graph.layout import LINKS, REGRESSION
 from flexgnn.core.program.criterion import TrainingLoss
+from flexgnn.core.program.links import right_decisions
 from flexgnn.core.tier import Array
 
 _FLAGS = TRAIN, VALIDATION, TEST = 1, 2, 4
@@ -47,7 +48,9 @@ def tile_loss(logits: Tensor, labels: Tensor, split: Tensor, loss: TrainingLoss,
 
 
 def tile_scores(logits: Tensor, labels: Tensor, split: Tensor, task: str) -> tuple[float, float, float]:
-    """Right decisions, or for regression absolute errors, summed over training, validation and test nodes."""
+    """Right decisions, or for regression absolute errors, summed over training, validation and test nodes, or pairs."""
+    if task == LINKS:
+        return right_decisions(logits)
     if task != REGRESSION:
         return count_correct(logits, labels, split)
     train, validation, test = (_absolute_errors(logits, labels, (split & flag) != 0) for flag in _FLAGS)

@@ -8,6 +8,7 @@ import torch
 from torch.fx import Graph, Node
 
 from flexgnn.core.program.building import build_segment
+from flexgnn.core.program.convolution import Convolution
 from flexgnn.core.program.convs import AGGREGATION
 from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.edge_inputs import NO_EDGE_INPUTS, EdgeInputs
@@ -28,6 +29,7 @@ def lower(
     edges: EdgeInputs = NO_EDGE_INPUTS,
     rewrites: Sequence[str] = ALL_REWRITES,
     output: str | None = None,
+    links: Convolution | None = None,
 ) -> Program:
     """``model`` as segments and aggregations that compute the same, with the model's own parameters.
 
@@ -40,6 +42,7 @@ def lower(
         edges: what the graph has for each edge. What a model or convolution does not take is ignored, as in PyG.
         rewrites: those that may be made; see :mod:`flexgnn.core.program.rewrites`.
         output: path of a module that the forward calls once, to compute what that returns, and no more, instead.
+        links: to be applied to what the model returns; the program's output is that of it.
 
     Raises:
         ConfigError: there is no such rewrite.
@@ -47,7 +50,7 @@ def lower(
             reason and what to use instead.
     """
     chosen = checked_rewrites(rewrites)
-    root = make_root(model, edges)
+    root = make_root(model, edges, links)
     graph = functionalize(root, trace(root, training=True, output=output), training=True)
     evaluation = functionalize(root, trace(root, training=False, output=output), training=False)
     if not same_computation(graph, evaluation):

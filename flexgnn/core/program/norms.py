@@ -21,8 +21,8 @@ from torch.nn import BatchNorm1d
 from torch_geometric.nn import BatchNorm, GraphNorm, InstanceNorm, LayerNorm, MeanSubtractionNorm, PairNorm
 
 from flexgnn.core.program.moments import Moments, column_moments
-from flexgnn.core.program.program import RowContext
 from flexgnn.core.program.refusals import describe, refuse
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.program.row_functions import standardized
 
 

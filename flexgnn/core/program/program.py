@@ -21,6 +21,7 @@ from torch import Tensor
 
 from flexgnn.core.program.attention import Attention
 from flexgnn.core.program.convolution import Convolution
+from flexgnn.core.program.row_context import RowContext
 
 FEATURES = "x"
 """The name of the value that holds the input features."""
@@ -116,18 +117,6 @@ class Folded:
     def array(self) -> str:
         """The array of the graph store that holds it."""
         return f"folded/{self.name}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowContext:
-    """Which rows a segment is run on, and what its random operators need to know."""
-
-    start: int
-    """Position in the node order of the first row."""
-    seed: int
-    epoch: int
-    training: bool
-    """False turns dropout off."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,9 @@ from flexgnn.core.program.modules import module_problem
 from flexgnn.core.program.moments import column_moments
 from flexgnn.core.program.norms import AFFINE_FUNCTIONS
 from flexgnn.core.program.operations import OPERATIONS, Operand, operation_name
-from flexgnn.core.program.program import RowContext, is_stored
+from flexgnn.core.program.program import is_stored
 from flexgnn.core.program.refusals import locate, operation, refuse
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.program.row_functions import standardized
 
 PROBE_ROWS = 5

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from flexgnn.core.program.program import RowContext, Segment
+from flexgnn.core.program.program import Segment
+from flexgnn.core.program.row_context import RowContext
 
 NamedTensors = dict[str, Tensor]
 

@@ -16,7 +16,8 @@ from torch_geometric.nn import Sequential
 from torch_geometric.nn.conv import MessagePassing
 
 from flexgnn.core.errors import LoweringError
-from flexgnn.core.program.convs import lower_conv
+from flexgnn.core.program.convolution import Convolution
+from flexgnn.core.program.convs import convolve, lower_conv
 from flexgnn.core.program.edge_inputs import EdgeInput, EdgeInputs
 from flexgnn.core.program.heterogeneous import check_homogeneous
 from flexgnn.core.program.modules import check_module_class
@@ -46,16 +47,25 @@ class Root(torch.nn.Module):
     instance and overwrites that of the class; called from here, it is the instance's own.
     """
 
-    def __init__(self, model: torch.nn.Module, taken: Sequence[EdgeInput], edges: EdgeInputs) -> None:
-        """``taken``: what the model's forward gets of ``edges``."""
+    def __init__(
+        self, model: torch.nn.Module, taken: Sequence[EdgeInput], edges: EdgeInputs, links: Convolution | None
+    ) -> None:
+        """``taken``: what the model's forward gets of ``edges``; ``links``: what is made of its output."""
         super().__init__()
         self.model = model
         self.edges = edges
-        self._taken = taken
+        self._taken, self._links = taken, links
 
     def forward(self, x: Any, edge_index: Any, edge_weight: Any, edge_attr: Any, edge_type: Any) -> Any:
         values = dict(zip(EdgeInput, (edge_weight, edge_attr, edge_type), strict=True))
-        return self.model(x, edge_index, **{given.value: values[given] for given in self._taken})
+        out = self.model(x, edge_index, **{given.value: values[given] for given in self._taken})
+        return out if self._links is None else convolve(_one_tensor(out, type(self.model)), self._links)
+
+
+def _one_tensor(out: Any, model_class: type) -> Proxy:
+    if not isinstance(out, Proxy):
+        raise refuse(model_class.__name__, f"returns a {type(out).__name__}", "return one row of embeddings a node")
+    return out
 
 
 class _Proxy(Proxy):
@@ -117,8 +127,8 @@ class _Tracer(Tracer):
         return _Proxy(node, self)
 
 
-def make_root(model: torch.nn.Module, edges: EdgeInputs) -> Root:
-    """A module whose forward calls ``model`` with those of its arguments that ``edges`` has.
+def make_root(model: torch.nn.Module, edges: EdgeInputs, links: Convolution | None = None) -> Root:
+    """A module whose forward calls ``model`` with those of its arguments that ``edges`` has, and then ``links``.
 
     Raises:
         LoweringError: ``model`` works on types of nodes, has hooks, or has parameters that are not there yet or not
@@ -126,7 +136,7 @@ def make_root(model: torch.nn.Module, edges: EdgeInputs) -> Root:
     """
     check_homogeneous(model)
     _check_model(model)
-    return Root(model, _taken(model, edges), edges)
+    return Root(model, _taken(model, edges), edges, links)
 
 
 def _taken(model: torch.nn.Module, edges: EdgeInputs) -> list[EdgeInput]:

@@ -21,7 +21,7 @@ from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.kernels import pull_sum
 from flexgnn.core.program.loss import count_correct, tile_loss
 from flexgnn.core.program.lower import lower
-from flexgnn.core.program.program import RowContext
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.program.segments import run_backward
 from flexgnn.core.runtime.bench import TILE_ROWS, Bench, Sample
 from flexgnn.core.runtime.pull_calibration import NO_VECTORS, PullMeasurement, whole_pass

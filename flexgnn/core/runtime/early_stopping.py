@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from flexgnn.core.errors import ConfigError
-from flexgnn.core.graph.layout import REGRESSION
+from flexgnn.core.graph.layout import LINKS, REGRESSION
 from flexgnn.core.runtime.callbacks import Callback
 from flexgnn.core.runtime.events import BestWeightsRestored, EpochRecord
 
@@ -88,7 +88,7 @@ class EarlyStopping(Callback):
     def on_fit_end(self, trainer: Trainer) -> None:
         if self.best is None or self._weights is None:
             return
-        trainer.model.load_state_dict(self._weights)
+        trainer.modules.load_state_dict(self._weights)
         self._weights = self._before_update = None
         trainer.emit(
             BestWeightsRestored(
@@ -112,7 +112,7 @@ class EarlyStopping(Callback):
 
 def _weights_of(trainer: Trainer) -> Weights:
     """A copy that no later update changes."""
-    return copy.deepcopy(trainer.model.state_dict())
+    return copy.deepcopy(trainer.modules.state_dict())
 
 
 def _checked_monitor(trainer: Trainer, monitor: str | None) -> str:
@@ -123,10 +123,11 @@ def _checked_monitor(trainer: Trainer, monitor: str | None) -> str:
     if name not in accepted:
         raise ConfigError(f"Epochs on this graph have no score {name!r} to monitor; there are: {', '.join(accepted)}.")
     if name != "loss":
-        nodes = _SPLITS[name.split("_")[0]]
-        if getattr(trainer.split_sizes, nodes) == 0:
+        split, of_pairs = _SPLITS[name.split("_")[0]], trainer.store.info.task == LINKS
+        if getattr(trainer.split_sizes, split) == 0:
+            what, mended = ("pairs", "Give it these") if of_pairs else ("nodes", "Set their mask")
             raise ConfigError(
-                f"Early stopping can't monitor {name!r}: the graph has no {nodes} nodes. Set their mask and import it "
+                f"Early stopping can't monitor {name!r}: the graph has no {split} {what}. {mended} and import it "
                 "again, or monitor another score."
             )
     return name

@@ -21,7 +21,7 @@ from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.workload import Pull, Step, edge_field, topology_fields
 from flexgnn.core.program.criterion import default_loss
 from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR
-from flexgnn.core.program.program import RowContext
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.runtime.events import Listener, SetupFinished, StepFinished
 from flexgnn.core.runtime.memory import Memory, opening_and_closing
 from flexgnn.core.runtime.moments import MomentSums
@@ -220,7 +220,7 @@ class Executor:
             indptr=indptr,
             indices=indices,
             weights=rest[0] if pull.weighted else NO_VECTOR,
-            edge_data={given: self.memory.rows(edge_field(given), block) for given in pull.edge_inputs},
+            edge_data={given: self.memory.rows(edge_field(pull, given), block) for given in pull.edge_inputs},
             positions=rest[-1] if pull.positions and packed else indices,
             own=0 if packed else self._workload.blocks.start(block),
         )

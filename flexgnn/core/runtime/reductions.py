@@ -23,7 +23,8 @@ from flexgnn.core.program.attention_kernels import (
     mask_of,
     pull_attention,
 )
-from flexgnn.core.program.program import Aggregation, RowContext
+from flexgnn.core.program.program import Aggregation
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.runtime.tile_view import TileView
 from flexgnn.core.tier import Array
 
@@ -52,7 +53,7 @@ def aggregate(view: TileView, aggregation: Aggregation, rows: RowContext) -> Non
         _attend(view, aggregation.attention, source, ATTEND, (query, query, view.rows(output), state), rows)
     elif aggregation.convolution is not None:
         convolution = aggregation.convolution
-        view.write(output, convolution.forward(*view.neighborhood(source, convolution.edge_inputs)))
+        view.write(output, convolution.forward(*view.neighborhood(source, convolution, rows)))
     elif aggregation.reduce == "max":
         name, out = ties_name(aggregation), view.rows(output)
         view.pull_max(source, out, view.rows(name) if view.has(name) else np.empty_like(out))
@@ -100,12 +101,12 @@ def publish_gradient(view: TileView, aggregation: Aggregation, gradient: Tensor)
 
 
 def differentiate(
-    view: TileView, aggregation: Aggregation, gradient: Tensor, *, of_input: bool
+    view: TileView, aggregation: Aggregation, gradient: Tensor, rows: RowContext, *, of_input: bool
 ) -> ConvolutionGradients:
     """Run a convolution again that is run as it is, and differentiate it; ``gradient`` (T x C) is of its output."""
     convolution = aggregation.convolution
     assert convolution is not None, "others have rules"
-    x, part = view.neighborhood(source_of(view, aggregation), convolution.edge_inputs)
+    x, part = view.neighborhood(source_of(view, aggregation), convolution, rows)
     of_rows, of_parameters = convolution.backward(x, part, gradient, of_input=of_input)
     pairs = zip(convolution.parameters, of_parameters, strict=True)
     return ConvolutionGradients(

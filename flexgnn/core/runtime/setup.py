@@ -38,12 +38,17 @@ def read_own(store: GraphStore, plan: Plan, name: str, block: int, out: Array) -
     assert field.array is not None
     start, stop = blocks.start(block), blocks.stop(block)
     if field.array.endswith(("/indices", "/weights", "/attributes", "/types")):
-        direction: Direction = "in" if field.array.startswith("in/") else "out"
-        edges = plan.workload.halos[direction].edges
+        edges = plan.workload.halos[_direction_of(field.array)].edges
         start, stop = sum(edges[:block]), sum(edges[: block + 1])
     elif field.array.endswith("/indptr"):
         stop += 1
     store.read(field.array, start, stop, out=out)
+
+
+def _direction_of(array: str) -> Direction:
+    """Of an array of edges."""
+    directions: tuple[Direction, ...] = ("in", "out", "pairs")
+    return next(direction for direction in directions if array.startswith(f"{direction}/"))
 
 
 class Setup:

@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 
 from flexgnn.core.errors import ConfigError
-from flexgnn.core.graph.layout import REGRESSION
+from flexgnn.core.graph.layout import LINKED, LINKS, REGRESSION
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.program.criterion import TrainingLoss
 from flexgnn.core.program.loss import TEST, TRAIN, VALIDATION
+from flexgnn.core.tier import Array
 
 _PROBED = 8
+_COUNTED_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSizes:
-    """Numbers of nodes, and of what is scored at each."""
+    """Numbers of nodes, or pairs of nodes, and of what is scored at each."""
 
     training: int
     validation: int
@@ -41,16 +43,41 @@ class SplitSizes:
 
 
 def count_splits(store: GraphStore) -> SplitSizes:
-    """Count the nodes of each split, chunk by chunk."""
-    info = store.info
-    counts = np.zeros(8, dtype=np.int64)
-    for start, stop in _chunks(store):
-        counts += np.bincount(store.read("split", start, stop), minlength=8)
-    training, validation, test = (
-        int(sum(counts[flags] for flags in range(8) if flags & flag)) for flag in (TRAIN, VALIDATION, TEST)
-    )
+    """Count the nodes of each split, or the pairs where links are predicted."""
+    info, counts = store.info, _count_flags(store)
+    training, validation, test = (_flagged(counts, flag) for flag in (TRAIN, VALIDATION, TEST))
     scored = info.label_columns or 1
     return SplitSizes(training=training, validation=validation, test=test, scored=scored, task=info.task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPairs:
+    """Numbers of pairs whose links are predicted, for training."""
+
+    linked: int
+    unlinked: int
+
+
+def count_training_pairs(store: GraphStore) -> TrainingPairs:
+    """Count them in a store of pairs."""
+    counts = _count_flags(store)
+    linked = _flagged(counts, TRAIN | LINKED)
+    return TrainingPairs(linked=linked, unlinked=_flagged(counts, TRAIN) - linked)
+
+
+def _count_flags(store: GraphStore) -> Array:
+    """int64: how many nodes, or pairs, have each combination of flags; chunk by chunk."""
+    array = "pairs/types" if store.info.task == LINKS else "split"
+    counts = np.zeros(2 * LINKED, dtype=np.int64)
+    for start in range(0, store.length(array), _COUNTED_AT_ONCE):
+        part = store.read(array, start, min(start + _COUNTED_AT_ONCE, store.length(array)))
+        counts += np.bincount(part, minlength=len(counts))
+    return counts
+
+
+def _flagged(counts: Array, flags: int) -> int:
+    """How many have all of ``flags``."""
+    return int(sum(count for found, count in enumerate(counts) if found & flags == flags))
 
 
 def loss_divisor(store: GraphStore, loss: TrainingLoss) -> float:

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flexgnn.core.plan.names import EVALUATION
+from flexgnn.core.plan.names import EVALUATION, KNOWN_EDGES
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
 from flexgnn.core.plan.workload import Phase
 from flexgnn.core.program.adjacency import AdjacencyVectors
 from flexgnn.core.program.bfloat16 import stored_tensor
-from flexgnn.core.program.convolution import Neighborhood, neighborhood
+from flexgnn.core.program.convolution import Convolution, Neighborhood, neighborhood
 from flexgnn.core.program.edge_inputs import EdgeInput
 from flexgnn.core.program.kernels import NO_VECTOR, pull_max, pull_max_gradient, pull_sum
+from flexgnn.core.program.negatives import PairRows
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.tier import Array
 
 
@@ -141,13 +143,30 @@ class TileView:
         n = self.data.neighbors[source]
         pull_max_gradient(*self.reach(n), n.indptr, n.indices, self.first, value, out)
 
-    def neighborhood(self, source: str, edge_inputs: Sequence[EdgeInput]) -> tuple[Tensor, Neighborhood]:
+    def neighborhood(self, source: str, convolution: Convolution, rows: RowContext) -> tuple[Tensor, Neighborhood]:
         """The tile's part of the graph, and the rows of ``source``, which is whole, at its nodes ((T + H) x D)."""
         n = self.data.neighbors[source]
-        pointers = n.indptr[self.first : self._stop + 1] - n.indptr[0]
-        edge_data = {given: n.edge_data[given] for given in edge_inputs}
-        part = neighborhood(pointers, n.indices, edge_data, n.own + self.first)
+        pointers, edges = self._edges(n.indptr)
+        reached = PairRows(indptr=pointers, sources=n.indices[edges])
+        edge_data = {given: n.edge_data[given][edges] for given in convolution.edge_inputs}
+        if convolution.sampler is not None and rows.training:
+            first_pair, kinds = int(n.indptr[self.first]), edge_data[EdgeInput.TYPES]
+            extended = convolution.sampler.extend(reached, kinds, self._known_edges(), rows, first_pair)
+            reached, edge_data[EdgeInput.TYPES] = extended
+        part = neighborhood(reached.indptr, reached.sources, edge_data, n.own + self.first)
         return torch.from_numpy(n.local[part.rows]), part
+
+    def _known_edges(self) -> PairRows:
+        """The graph's edges into the tile."""
+        indptr, indices = (self.data.rows[name] for name in KNOWN_EDGES)
+        pointers, edges = self._edges(indptr)
+        return PairRows(indptr=pointers, sources=indices[edges])
+
+    def _edges(self, indptr: Array) -> tuple[Array, slice]:
+        """Where the edges of each node begin (from 0, T + 1), and which of the block's they are."""
+        pointers = indptr[self.first : self._stop + 1]
+        first, stop = int(pointers[0] - indptr[0]), int(pointers[-1] - indptr[0])
+        return pointers - pointers[0], slice(first, stop)
 
     def reach(self, n: Neighbors) -> tuple[Array, Array, Array, int, int, Array, Array, bool]:
         """The rows of neighbours, as kernels take them."""

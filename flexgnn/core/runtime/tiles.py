@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flexgnn.core.graph.layout import LINKS
 from flexgnn.core.plan.names import (
     LABELS,
     SPLIT,
@@ -30,7 +31,8 @@ from flexgnn.core.program.bfloat16 import as_stored
 from flexgnn.core.program.criterion import TrainingLoss
 from flexgnn.core.program.loss import tile_loss, tile_scores
 from flexgnn.core.program.moments import Moments
-from flexgnn.core.program.program import Aggregation, RowContext, Segment
+from flexgnn.core.program.program import Aggregation, Segment
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.program.segments import NamedTensors, run_backward, run_forward
 from flexgnn.core.runtime.moments import add_moments_gradients, tile_moments
 from flexgnn.core.runtime.reductions import (
@@ -165,7 +167,13 @@ class TileRunner:
         return TileResult(moments=tile_moments(program, view.phase, stored))
 
     def _scores(self, view: TileView, logits: Tensor) -> tuple[float, float, float]:
-        return tile_scores(logits, view.tensor(LABELS), view.tensor(SPLIT), self._task)
+        return tile_scores(logits, *self._labels(view), self._task)
+
+    def _labels(self, view: TileView) -> tuple[Tensor, Tensor]:
+        """Labels and split; of no nodes where links are predicted."""
+        if self._task == LINKS:
+            return torch.empty(0), torch.empty(0, dtype=torch.uint8)
+        return view.tensor(LABELS), view.tensor(SPLIT)
 
     # Backward
 
@@ -177,15 +185,14 @@ class TileRunner:
         def gradients_of(outputs: NamedTensors) -> NamedTensors:
             nonlocal loss, scores
             logits = outputs[logits_name]
-            labels, split = view.tensor(LABELS), view.tensor(SPLIT)
-            found = tile_loss(logits, labels, split, self._loss_of_rows, self._divisor)
+            found = tile_loss(logits, *self._labels(view), self._loss_of_rows, self._divisor)
             loss, scores = found.loss, self._scores(view, logits)
             return {logits_name: found.gradient}
 
         segment = self._segment(view)
         values = self._values(view, segment)
         inputs, parameters = run_backward(segment, values, rows, self._program.needs_grad, gradients_of)
-        left = self._leave_gradients(view, segment, inputs)
+        left = self._leave_gradients(view, segment, inputs, rows)
         return replace(left, loss=loss, scores=scores, gradients=_present(segment, parameters) + left.gradients)
 
     def _backward(self, view: TileView, rows: RowContext) -> TileResult:
@@ -200,7 +207,7 @@ class TileRunner:
             self._program.needs_grad,
             lambda _: self._output_gradients(view, segment, rows),
         )
-        left = self._leave_gradients(view, segment, inputs)
+        left = self._leave_gradients(view, segment, inputs, rows)
         return replace(left, gradients=_present(segment, parameters) + left.gradients)
 
     def _read_again(self, view: TileView, name: str, rows: RowContext) -> Tensor:
@@ -252,7 +259,7 @@ class TileRunner:
             pull(sums, rows)
         return torch.from_numpy(sums)
 
-    def _leave_gradients(self, view: TileView, segment: Segment, inputs: NamedTensors) -> TileResult:
+    def _leave_gradients(self, view: TileView, segment: Segment, inputs: NamedTensors, rows: RowContext) -> TileResult:
         """Write gradients of a segment's inputs where earlier stages will look for them; the others are returned."""
         of_moments = {name: inputs.pop(name) for name in segment.moments if name in inputs}
         of_parameters: list[tuple[torch.nn.Parameter, Tensor]] = []
@@ -263,7 +270,7 @@ class TileRunner:
                 view.write(partial_gradient_name(name, segment.stage), gradient)
             elif aggregated[name].convolution is not None:
                 of_input = is_differentiated(self._program, aggregated[name])
-                found = differentiate(view, aggregated[name], gradient, of_input=of_input)
+                found = differentiate(view, aggregated[name], gradient, rows, of_input=of_input)
                 of_parameters += found.of_parameters
                 if found.of_rows is not None:
                     added[gradient_name(aggregated[name])] = found.rows, found.of_rows

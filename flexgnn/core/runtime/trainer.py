@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -19,8 +20,9 @@ from flexgnn.core.plan.saved import SavedPlan
 from flexgnn.core.plan.stored_types import check_storage_dtype
 from flexgnn.core.planner import Planner
 from flexgnn.core.plugins import load_plugins
-from flexgnn.core.program.criterion import RowLosses, default_loss, user_loss
+from flexgnn.core.program.criterion import RowLosses, TrainingLoss, default_loss, user_loss
 from flexgnn.core.program.edge_inputs import EdgeInputs
+from flexgnn.core.program.links import LINK_LOSS, LinkPrediction
 from flexgnn.core.program.lower import lower
 from flexgnn.core.program.module_outputs import lower_output
 from flexgnn.core.program.program import Program
@@ -30,6 +32,7 @@ from flexgnn.core.runtime.compilation import telling_of_compilation
 from flexgnn.core.runtime.epochs import EpochRunner
 from flexgnn.core.runtime.events import EpochRecord, Event, Listener
 from flexgnn.core.runtime.executor import Executor
+from flexgnn.core.runtime.link_training import links_of
 from flexgnn.core.runtime.moments import check_rows_for_moments
 from flexgnn.core.runtime.plan_making import Network, PlanMaker
 from flexgnn.core.runtime.prediction_files import PredictionFile
@@ -60,7 +63,7 @@ class Trainer:
         store: GraphStore,
         optimizer: torch.optim.Optimizer,
         *,
-        loss: RowLosses | None = None,
+        loss: RowLosses | LinkPrediction | None = None,
         device: str = "cpu",
         device_memory: str | int | None = None,
         host_memory: str | int | None = None,
@@ -84,7 +87,8 @@ class Trainer:
             optimizer: over the parameters of ``model``.
             loss: a loss of ``torch.nn`` or ``torch.nn.functional``, or a function of logits and labels that gives one
                 loss a row, of which the mean over the training nodes is taken; see ``docs/training.md``. None: cross
-                entropy; binary cross entropy for several classes a node; squared error for regression.
+                entropy; binary cross entropy for several classes a node; squared error for regression. For graphs of
+                pairs of nodes, :class:`LinkPrediction`, also where it is None.
             device: ``"cpu"`` or ``"cuda"``.
             device_memory: budget of the compute tier, as in ``"512MiB"``; None: what is free.
             host_memory: budget of pinned RAM; only with CUDA.
@@ -137,9 +141,9 @@ class Trainer:
             listener=self.emit,
         )
         self._rewrites, self._plan_maker, self._edges = rewrites, maker, EdgeInputs.of(store)
+        self._links = links_of(loss, store)
         self._network = Network(self._lowered, rewrites, maker, self.emit)
-        outputs = self._check_outputs()
-        self._loss = maker.loss = None if loss is None else user_loss(loss, outputs, some_training_labels(store))
+        self._loss = maker.loss = self._checked_loss(loss)
         check_rows_for_moments(self._program, store.info.num_nodes)
         self.history: list[EpochRecord] = []
         """A record of every epoch; the next one's number, on which dropout masks depend, follows from how many."""
@@ -155,6 +159,12 @@ class Trainer:
         """
         with telling_of_compilation(self.emit):
             return self._network.training_plan
+
+    @property
+    def modules(self) -> torch.nn.ModuleList:
+        """All that is trained: the model, and the decoder of a :class:`LinkPrediction` if it is a module."""
+        decoder = None if self._links is None else self._links.decoder
+        return torch.nn.ModuleList([self.model, *([] if decoder is None else [decoder])])
 
     @property
     def evaluates_apart(self) -> bool:
@@ -236,7 +246,7 @@ class Trainer:
             TierError: if a storage tier fails, fills up, or is damaged twice.
         """
         file = None if to is None else PredictionFile.checked(Path(to), overwrite=overwrite)
-        network = self._network if module is None else self._network_to(module)
+        network = self._output_network if module is None else self._network_to(module)
         predictions = Predictions(network, self.store, self._runner, self.emit)
         with telling_of_compilation(self.emit):
             if file is None:
@@ -251,8 +261,23 @@ class Trainer:
     # Checks
 
     def _lowered(self, rewrites: Sequence[str]) -> Program:
+        """With the loss over pairs, where there is one."""
         num_features = self.store.info.num_features
-        return lower(self.model, num_features=num_features, edges=self._edges, rewrites=rewrites)
+        links = None if self._links is None else self._links.convolution
+        return lower(self.model, num_features=num_features, edges=self._edges, rewrites=rewrites, links=links)
+
+    @property
+    def _output_network(self) -> Network:
+        """The network up to the model's own output."""
+        if self._links is None:
+            return self._network
+        num_features = self.store.info.num_features
+
+        def lowered(rewrites: Sequence[str]) -> Program:
+            program = lower(self.model, num_features=num_features, edges=self._edges, rewrites=rewrites)
+            return replace(program, labelled=False)
+
+        return Network(lowered, self._rewrites, self._plan_maker, self.emit)
 
     def _network_to(self, module: str) -> Network:
         """The network up to the output of ``module``."""
@@ -262,6 +287,14 @@ class Trainer:
             return lower_output(self.model, module, num_features=num_features, edges=self._edges, rewrites=rewrites)
 
         return Network(lowered, self._rewrites, self._plan_maker, self.emit)
+
+    def _checked_loss(self, loss: RowLosses | LinkPrediction | None) -> TrainingLoss | None:
+        """None: the default for the graph's labels."""
+        if self._links is not None:
+            return LINK_LOSS
+        outputs = self._check_outputs()
+        assert not isinstance(loss, LinkPrediction), "refused"
+        return None if loss is None else user_loss(loss, outputs, some_training_labels(self.store))
 
     def _check_outputs(self) -> int:
         """How many outputs the model has."""
@@ -275,6 +308,8 @@ class Trainer:
 
     @cached_property
     def _loss_divisor(self) -> float:
+        if self._links is not None:
+            return self._links.num_pairs
         if self.split_sizes.training == 0:
             raise GraphError("The graph has no training node; set train_mask and import it again.")
         return loss_divisor(self.store, self._loss or default_loss(self.store.info.task))

@@ -13,7 +13,7 @@ from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.work import tile_work
 from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.lower import lower
-from flexgnn.core.program.program import RowContext
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.program.segments import run_backward
 from tests.graphs import small_graph, store_of
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from flexgnn.core.program.edge_inputs import EdgeInputs
 from flexgnn.core.program.lower import lower
-from flexgnn.core.program.program import Adjacency, Aggregation, Folded, Program, RowContext, Segment
+from flexgnn.core.program.program import Adjacency, Aggregation, Folded, Program, Segment
 from flexgnn.core.program.rewrites import ALL_REWRITES
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.program.segments import run_backward, run_forward
 
 EVALUATION = RowContext(start=0, seed=0, epoch=0, training=False)

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flexgnn.core.program.dropout import dropout
 from flexgnn.core.program.lower import lower
-from flexgnn.core.program.program import RowContext
+from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.program.segments import run_backward, run_forward
 
 TRAINING = RowContext(start=3, seed=5, epoch=1, training=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flexgnn.core.program.dropout import draw, dropout, dropout_
-from flexgnn.core.program.program import RowContext
+from flexgnn.core.program.row_context import RowContext
 
 
 def rows(start=0, seed=0, epoch=1, training=True):

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from flexgnn.core.program.edge_inputs import EdgeInputs
 from flexgnn.core.program.lower import lower
-from flexgnn.core.program.program import Adjacency, RowContext
+from flexgnn.core.program.program import Adjacency
+from flexgnn.core.program.row_context import RowContext
 
 AS_WRITTEN = ("fuse", "gradients")
 """The rewrites that leave segments and aggregations where the model has them."""
