@@ -26,7 +26,7 @@ class TierRates:
     write_cpu_seconds_per_byte: float = 0.4e-9
 
 
-ATTENTION_SECONDS = 15e-9
+ATTENTION_SECONDS = 1e-8
 """Of one thread, for an edge and head of attention, beside the sum: a stated figure, not a measured one."""
 TRANSFER_SECONDS = 6e-5
 """Of the processor for each read and write, whatever its size: handing it to a thread, and Python's part of it."""

@@ -19,7 +19,31 @@ import numpy as np
 
 from flexgnn.core.compiling import compiled
 from flexgnn.core.program.attention import Attention
+from flexgnn.core.program.columns import (
+    KERNEL_OPTIONS,
+    Unsigned,
+    add_leaky_gradient,
+    add_scaled,
+    add_to,
+    dot,
+    leaky_dot,
+    scale_columns,
+)
 from flexgnn.core.program.dropout import draw, key_of, threshold_of
+from flexgnn.core.program.lanes import (
+    LANES,
+    add_lanes,
+    any_above,
+    exp_lanes,
+    greater_lanes,
+    load_lanes,
+    load_some,
+    multiply_lanes,
+    put_lanes,
+    select_lanes,
+    spread,
+    subtract_lanes,
+)
 from flexgnn.core.program.prefetch import line_columns, prefetch
 from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.program.rows import element, row_address, store
@@ -34,20 +58,15 @@ ATTEND, TO_SOURCE, TO_QUERY = 0, 1, 2
 NO_POSITIONS = np.empty(0, dtype=np.int32)
 """Stands for the positions of neighbours where nothing is dropped."""
 
-Unsigned = Any
-"""np.uint64, which a type checker has no arithmetic with."""
-
 _AHEAD_EDGES = 8
 """How far ahead rows are asked for."""
 _FLOAT_BYTES = np.uint64(4)
-_ZERO, _ONE, _TWO, _LANES = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
+_ZERO, _ONE, _TWO, _FOUR = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
 _HALF = np.uint64(32)
 _GROUP_BITS = np.uint32(20)
 """Parallel edges are counted in so many bits of a word of the counter, and groups of four heads in the others."""
 
-_options = {"fastmath": {"contract", "reassoc"}, "boundscheck": False}
-_inlined = compiled(inline="always", **_options)
-_compile = compiled(**_options)
+_inlined = compiled(forceinline=True, **KERNEL_OPTIONS)
 
 
 class Form(NamedTuple):
@@ -99,142 +118,122 @@ def mask_of(attention: Attention, rows: RowContext) -> Mask:
 
 
 @_inlined
-def _exp(x: np.float32) -> np.float32:
-    """The exponential of a number up to 88, within 2 units in the last place; below -87 it is that of -87.
-
-    A product of a power of two and the exponential of at most half a binary logarithm, from its Taylor polynomial.
-    Unlike that of the C library it is no call, for which all that is in vector registers would be put aside.
-    """
-    x = max(x, np.float32(-87))
-    power = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
-    r = x - power * np.float32(0.693359375)  # the logarithm of 2 in two parts, the first of few bits
-    r -= power * np.float32(-2.12194440e-4)
-    y = np.float32(1 / 5040)
-    for factor in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
-        y = y * r + np.float32(factor)
-    return y * np.int32((np.int32(power) + np.int32(127)) << np.int32(23)).view(np.float32)
-
-
-@_inlined
-def _leaky(x: np.float32, slope: np.float32) -> np.float32:
-    return x if x > np.float32(0) else slope * x
-
-
-@_inlined
-def _slope(x: np.float32, slope: np.float32) -> np.float32:
-    return np.float32(1) if x > np.float32(0) else slope
-
-
-@_inlined
 def _scale(channels: Unsigned) -> np.float32:
     scale: np.float32 = np.float32(1) / np.sqrt(np.float32(channels))
     return scale
 
 
 @_inlined
-def _score(form: Form, head: Unsigned, source: np.uint64, query: np.uint64, weights: np.uint64) -> np.float32:
-    """The score of a source and a query, but for ``additive`` before the leaky ReLU."""
-    width, first = form.heads * form.channels, head * form.channels
-    total = np.float32(0)
+def _scores(
+    form: Form,
+    first: Unsigned,
+    source: np.uint64,
+    query: np.uint64,
+    weights: np.uint64,
+    scratch: np.uint64,
+) -> Any:
+    """The scores of a source and a query, L heads from ``first`` on; for ``additive`` before the leaky ReLU."""
+    width, count = form.heads * form.channels, form.heads - first
     if form.score == ADDITIVE:
-        total = element(source, width + head) + element(query, head)
-    elif form.score == DYNAMIC:
-        for c in range(first, first + form.channels):
-            total += element(weights, c) * _leaky(element(source, c) + element(query, c), form.slope)
+        scores = add_lanes(load_some(source, width + first, count), load_some(query, first, count))
     else:
-        for c in range(first, first + form.channels):
-            total += element(source, width + c) * element(query, c)
-        total *= _scale(form.channels)
-    return total
-
-
-@_inlined
-def _add(row: np.uint64, column: Unsigned, value: np.float32) -> None:
-    store(row, column, element(row, column) + value)
+        for head in range(min(count, LANES)):
+            column = (first + head) * form.channels
+            if form.score == DYNAMIC:
+                score = leaky_dot(weights, source, query, column, form.channels, form.slope)
+            else:
+                score = dot(source, width + column, query, column, form.channels) * _scale(form.channels)
+            store(scratch, head, score)
+        scores = load_some(scratch, _ZERO, count)
+    return scores
 
 
 @_inlined
 def _attend(
     form: Form,
-    head: Unsigned,
     source: np.uint64,
     query: np.uint64,
     weights: np.uint64,
-    factor: np.float32,
     out: np.uint64,
-    state: np.uint64,
+    greatest: np.uint64,
+    total: np.uint64,
+    factors: np.uint64,
+    scratch: np.uint64,
 ) -> None:
-    """Add what a row gets from one neighbour; ``state`` are the greatest score and the sum of exponentials."""
-    score = _score(form, head, source, query, weights)
-    if form.score == ADDITIVE:
-        score = _leaky(score, form.slope)
-    first, last = head * form.channels, (head + _ONE) * form.channels
-    greatest = element(state, head)
-    if score > greatest:
-        smaller = _exp(greatest - score)
-        greatest = score
-        store(state, head, score)
-        store(state, form.heads + head, element(state, form.heads + head) * smaller)
-        for c in range(first, last):
-            store(out, c, element(out, c) * smaller)
-    weight = _exp(score - greatest)
-    _add(state, form.heads + head, weight)
-    weight *= factor
-    for c in range(first, last):
-        _add(out, c, weight * element(source, c))
+    """Add what a row gets from one neighbour.
+
+    ``greatest`` and ``total`` are the greatest score and the sum of exponentials of each head, with room for whole
+    lanes, as has ``scratch``; ``factors`` are those of dropout.
+    """
+    slopes = spread(form.slope)
+    for first in range(_ZERO, form.heads, LANES):
+        scores = _scores(form, first, source, query, weights, scratch)
+        if form.score == ADDITIVE:
+            scores = select_lanes(scores, scores, multiply_lanes(slopes, scores))
+        before = load_lanes(greatest, first)
+        now = greater_lanes(before, scores)
+        heads = min(form.heads - first, LANES)
+        if any_above(now, before):
+            smaller = exp_lanes(subtract_lanes(before, now))
+            put_lanes(greatest, first, now)
+            put_lanes(total, first, multiply_lanes(load_lanes(total, first), smaller))
+            put_lanes(scratch, _ZERO, smaller)
+            for head in range(heads):
+                if element(scratch, head) < np.float32(1):
+                    scale_columns(out, (first + head) * form.channels, form.channels, element(scratch, head))
+        exponentials = exp_lanes(subtract_lanes(scores, now))
+        put_lanes(total, first, add_lanes(load_lanes(total, first), exponentials))
+        put_lanes(scratch, _ZERO, multiply_lanes(exponentials, load_lanes(factors, first)))
+        for head in range(heads):
+            column = (first + head) * form.channels
+            add_scaled(out, column, source, column, form.channels, element(scratch, head))
 
 
 @_inlined
 def _differentiate(
     form: Form,
-    head: Unsigned,
     to_source: bool,
     source: np.uint64,
     gradient: np.uint64,
     weights: np.uint64,
-    factor: np.float32,
     out: np.uint64,
+    factors: np.uint64,
+    scratch: np.uint64,
+    slopes: np.uint64,
 ) -> None:
-    """Add what one edge gives to the gradient of its source, or of its query."""
-    width, first, last = form.heads * form.channels, head * form.channels, (head + _ONE) * form.channels
+    """Add what one edge gives to the gradient of its source, or of its query; ``slopes`` is scratch as well."""
+    width = form.heads * form.channels
     keys = form.heads if form.score == ADDITIVE else width
     query = gradient + _FLOAT_BYTES * width
     state = query + _FLOAT_BYTES * keys
-    score = _score(form, head, source, query, weights)
-    slope = np.float32(1)
-    if form.score == ADDITIVE:
-        slope = _slope(score, form.slope)
-        score *= slope
-    weight = _exp(score - element(state, head)) * element(state, form.heads + head)
-    product = np.float32(0)
-    for c in range(first, last):
-        product += element(gradient, c) * element(source, c)
-    of_score = weight * (factor * product - element(state, _TWO * form.heads + head))
-    weight *= factor
-    if to_source:
-        for c in range(first, last):
-            _add(out, c, weight * element(gradient, c))
-    if form.score == ADDITIVE:
-        _add(out, width + head if to_source else head, slope * of_score)
-    elif form.score == DYNAMIC:
-        for c in range(first, last):
-            x = element(source, c) + element(query, c)
-            _add(out, c, of_score * element(weights, c) * _slope(x, form.slope))
-        if not to_source:
-            for c in range(first, last):
-                x = element(source, c) + element(query, c)
-                _add(out, width + c, of_score * _leaky(x, form.slope))
-    else:
-        of_score *= _scale(form.channels)
-        if to_source:
-            for c in range(first, last):
-                _add(out, width + c, of_score * element(query, c))
-        else:
-            for c in range(first, last):
-                _add(out, c, of_score * element(source, width + c))
+    for first in range(_ZERO, form.heads, LANES):
+        heads = min(form.heads - first, LANES)
+        scores = _scores(form, first, source, query, weights, scratch)
+        if form.score == ADDITIVE:
+            slope = select_lanes(scores, spread(np.float32(1)), spread(form.slope))
+            scores = multiply_lanes(scores, slope)
+            put_lanes(slopes, _ZERO, slope)
+        exponentials = exp_lanes(subtract_lanes(scores, load_some(state, first, heads)))
+        put_lanes(scratch, _ZERO, multiply_lanes(exponentials, load_some(state, form.heads + first, heads)))
+        for lane in range(heads):
+            head = first + lane
+            column, weight, factor = head * form.channels, element(scratch, lane), element(factors, head)
+            product = dot(gradient, column, source, column, form.channels)
+            of_score = weight * (factor * product - element(state, _TWO * form.heads + head))
+            if to_source:
+                add_scaled(out, column, gradient, column, form.channels, weight * factor)
+            if form.score == ADDITIVE:
+                add_to(out, width + head if to_source else head, element(slopes, lane) * of_score)
+            elif form.score == DYNAMIC:
+                weights_at = _ZERO if to_source else width
+                add_leaky_gradient(weights, source, query, column, form.channels, form.slope, of_score, out, weights_at)
+            elif to_source:
+                add_scaled(out, width + column, query, column, form.channels, of_score * _scale(form.channels))
+            else:
+                add_scaled(out, column, source, width + column, form.channels, of_score * _scale(form.channels))
 
 
-@_compile
+@compiled(**KERNEL_OPTIONS)
 def pull_attention(
     local: Array,
     hubs: Array,
@@ -289,6 +288,11 @@ def pull_attention(
     base = indptr[0]
     last = indices.shape[0] - _AHEAD_EDGES
     words = np.empty(4, dtype=np.uint32)
+    # Of heads, with room for whole lanes.
+    of_heads = np.zeros((5, form.heads + LANES), dtype=np.float32)
+    greatest, total, factors = row_address(of_heads, 0), row_address(of_heads, 1), row_address(of_heads, 2)
+    scratch, slopes = row_address(of_heads, 3), row_address(of_heads, 4)
+    of_heads[2] = np.float32(1)
     keys = form.heads if form.score == ADDITIVE else form.heads * form.channels
     parallel = 0
     for t in range(out.shape[0]):
@@ -296,7 +300,7 @@ def pull_attention(
         here = np.uint64(position + t)
         row, query = row_address(rows, t), row_address(queries, t)
         weights = query + _FLOAT_BYTES * keys
-        result, softmax = row_address(out, t), row_address(state, t)
+        result = row_address(out, t)
         passed_over = own + r if form.self_loops else -1
         start, end = indptr[r] - base, indptr[r + 1] - base
         e = start
@@ -308,6 +312,9 @@ def pull_attention(
             e -= 1 if form.self_loops else 0  # the loop comes first, as an edge before all others
         else:
             e = cursor[r]
+        if work == ATTEND:
+            of_heads[0, : form.heads] = state[t, : form.heads]
+            of_heads[1, : form.heads] = state[t, form.heads :]
         before = -1
         while e < end:
             if start <= e and e < last:
@@ -338,26 +345,27 @@ def pull_attention(
             parallel = parallel + 1 if j == before else 0
             before = j
             edge = (here << _HALF) | there if work == TO_SOURCE else (there << _HALF) | here
-            for head in range(form.heads):
-                factor = np.float32(1)
-                if mask.threshold > 0:
-                    if head % _LANES == _ZERO:
-                        third = (np.uint32(head // _LANES) << _GROUP_BITS) | np.uint32(parallel)
+            if mask.threshold > 0:
+                for head in range(form.heads):
+                    if head % _FOUR == _ZERO:
+                        third = (np.uint32(head // _FOUR) << _GROUP_BITS) | np.uint32(parallel)
                         draw(edge, 1, third, mask.site, mask.key_0, mask.key_1, words)
-                    factor = mask.scale if words[head % _LANES] >= mask.threshold else np.float32(0)
-                if work == ATTEND:
-                    _attend(form, head, neighbor, query, weights, factor, result, softmax)
-                elif work == TO_SOURCE:
-                    _differentiate(form, head, True, row, neighbor, weights, factor, result)
-                else:
-                    _differentiate(form, head, False, neighbor, row, weights, factor, result)
+                    of_heads[2, head] = mask.scale if words[head % _FOUR] >= mask.threshold else np.float32(0)
+            if work == ATTEND:
+                _attend(form, neighbor, query, weights, result, greatest, total, factors, scratch)
+            elif work == TO_SOURCE:
+                _differentiate(form, True, row, neighbor, weights, result, factors, scratch, slopes)
+            else:
+                _differentiate(form, False, neighbor, row, weights, result, factors, scratch, slopes)
             e += 1
+        if work == ATTEND:
+            state[t, : form.heads] = of_heads[0, : form.heads]
+            state[t, form.heads :] = of_heads[1, : form.heads]
         if not last_pass:
             next_cursor[r] = e
         elif work == ATTEND:
             for head in range(form.heads):
-                total = state[t, form.heads + head]
-                inverse = np.float32(1) / total if total > 0 else np.float32(0)
+                sum_of_head = state[t, form.heads + head]
+                inverse = np.float32(1) / sum_of_head if sum_of_head > 0 else np.float32(0)
                 state[t, form.heads + head] = inverse
-                for c in range(head * form.channels, (head + _ONE) * form.channels):
-                    out[t, c] *= inverse
+                scale_columns(result, head * form.channels, form.channels, inverse)
