@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn import Linear, ModuleList, ReLU, Sequential
-from torch_geometric.nn import GAT, EdgeConv, GraphConv, MessagePassing, ResGatedGraphConv
+from torch_geometric.nn import GAT, EdgeConv, GENConv, MessagePassing, ResGatedGraphConv
 
 from flexgnn.core.graph.store import GraphInfo
 from flexgnn.models import build_model
@@ -29,7 +30,7 @@ def _edge_conv(num_inputs: int, num_outputs: int) -> EdgeConv:
 
 
 CONVOLUTIONS: dict[str, Callable[[int, int], MessagePassing]] = {
-    "GraphConv": GraphConv,
+    "GENConv": partial(GENConv, norm="layer"),
     "ResGatedGraphConv": ResGatedGraphConv,
     "EdgeConv": _edge_conv,
 }

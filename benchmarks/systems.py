@@ -124,20 +124,25 @@ class System:
 
 
 class Peak:
-    """The most anonymous memory of this process since it was last asked."""
+    """The most anonymous memory of this process while it is watched: not while others have their turn."""
 
     def __init__(self) -> None:
         self._bytes = 0
+        self._watching = threading.Event()
         threading.Thread(target=self._sample, daemon=True).start()
 
     def _sample(self) -> None:
-        while True:
+        while self._watching.wait():
             self._bytes = max(self._bytes, anonymous_bytes(os.getpid()))
             time.sleep(_SAMPLE_SECONDS)
 
-    def take(self) -> int:
-        peak, self._bytes = self._bytes, 0
-        return peak
+    def begin(self) -> None:
+        self._bytes = 0
+        self._watching.set()
+
+    def end(self) -> int:
+        self._watching.clear()
+        return self._bytes
 
 
 class PyG:
@@ -214,10 +219,10 @@ def serve_pyg(name: str, task: Task, wait: Callable[[], None], answer: Callable[
     system, peak = PYG[name](task), Peak()
     while True:
         wait()
-        peak.take()
+        peak.begin()
         start = time.perf_counter()
         loss = system.epoch()
-        answer(Epoch(loss=loss, seconds=time.perf_counter() - start, peak_bytes=peak.take()))
+        answer(Epoch(loss=loss, seconds=time.perf_counter() - start, peak_bytes=peak.end()))
 
 
 def make_trainer(task: Task, model: torch.nn.Module, store: GraphStore, *listeners: Listener) -> Trainer:
@@ -263,12 +268,13 @@ def serve_flexgnn(task: Task, wait: Callable[[], None], answer: Callable[[Epoch]
                 "projected_bytes": trainer.plan.projected_peak_bytes,
                 "moved_bytes": sum(event.moved_bytes.values()),
             }
-            answer(Epoch(loss=event.loss, seconds=event.seconds, peak_bytes=peak.take(), plan=plan))
+            answer(Epoch(loss=event.loss, seconds=event.seconds, peak_bytes=peak.end(), plan=plan))
             wait()
-            peak.take()
+            peak.begin()
 
     trainer = make_trainer(task, model, store, report)
     wait()
+    peak.begin()
     trainer.fit(1_000_000)
 
 

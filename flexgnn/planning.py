@@ -17,8 +17,10 @@ from flexgnn.core.plan.profile import MachineProfile
 from flexgnn.core.plan.stored_types import check_storage_dtype
 from flexgnn.core.plugins import load_plugins
 from flexgnn.core.program.edge_inputs import NO_EDGE_INPUTS, EdgeInputs
+from flexgnn.core.program.links import LINK_LOSS
 from flexgnn.core.program.lower import lower
 from flexgnn.core.program.rewrites import all_but
+from flexgnn.core.runtime.link_training import links_of
 from flexgnn.core.sizes import parse_size
 from flexgnn.core.tier_spec import TierSpec, parse_pairs, tier_specs
 from flexgnn.launch import RunConfig, configured_model
@@ -35,7 +37,9 @@ def plan_for(config: RunConfig, graph: GraphStore | PaperGraph, machine: Machine
     model = configured_model(config, graph.info)
     info, rewrites = graph.info, all_but(config.no_rewrite or [])
     edges = EdgeInputs.of(graph) if isinstance(graph, GraphStore) else NO_EDGE_INPUTS
-    program = lower(model, num_features=info.num_features, edges=edges, rewrites=rewrites)
+    links = links_of(None, graph) if isinstance(graph, GraphStore) else None
+    over_pairs = None if links is None else links.convolution
+    program = lower(model, num_features=info.num_features, edges=edges, rewrites=rewrites, links=over_pairs)
     specs = tier_specs(
         config.tier or [],
         ssd_backend=config.ssd_backend,
@@ -55,6 +59,7 @@ def plan_for(config: RunConfig, graph: GraphStore | PaperGraph, machine: Machine
         training=True,
         evaluation=program.evaluates_apart,
         rates=Rates(compute=rates),
+        loss=None if links is None else LINK_LOSS,
     )
     planner = load_plugins().planner(config.planner)()
     return freeze(problem, planner.decide(problem), planner.name)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch_geometric.data import Data
+from torch_geometric.transforms import RandomLinkSplit
+from torch_geometric.utils import to_undirected
 
 from flexgnn import GraphStore, LinkPrediction, Trainer
 from flexgnn.core.errors import BudgetError
@@ -55,6 +57,22 @@ def small_graph(
     place = torch.arange(num_nodes) % 5
     data.train_mask, data.val_mask, data.test_mask = place < 3, place == 3, place == 4
     return data
+
+
+def link_graph(*, negatives: float = 1.0, undirected: bool = True) -> Data:
+    """As ``RandomLinkSplit`` leaves it, with the pairs for validation and test beside those for training."""
+    data = small_graph(num_nodes=60, num_edges=200)
+    if undirected:
+        data.edge_index = to_undirected(data.edge_index)
+    torch.manual_seed(0)
+    split = RandomLinkSplit(num_val=0.1, num_test=0.2, is_undirected=undirected, neg_sampling_ratio=negatives or 1.0)
+    train, val, test = split(Data(x=data.x, edge_index=data.edge_index))
+    if not negatives:
+        linked = train.edge_label == 1
+        train.edge_label_index, train.edge_label = train.edge_label_index[:, linked], None
+    train.val_edge_label_index, train.val_edge_label = val.edge_label_index, val.edge_label
+    train.test_edge_label_index, train.test_edge_label = test.edge_label_index, test.edge_label
+    return train
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ CONVS: dict[str, Callable[[], MessagePassing]] = {
     "film": lambda: pyg.FiLMConv(WIDTH, WIDTH),
     "gated-graph": lambda: pyg.GatedGraphConv(WIDTH, num_layers=1),
     "general": lambda: pyg.GeneralConv(WIDTH, WIDTH, attention=True, heads=2),
-    "graph": lambda: pyg.GraphConv(WIDTH, WIDTH, aggr="mean"),
+    "graph-std": lambda: pyg.GraphConv(WIDTH, WIDTH, aggr="std"),
     "le": lambda: pyg.LEConv(WIDTH, WIDTH),
     "mf": lambda: pyg.MFConv(WIDTH, WIDTH),
     "pna": lambda: pyg.PNAConv(WIDTH, WIDTH, ["mean", "std", "max"], ["amplification"], torch.tensor([0, 5, 5, 5])),

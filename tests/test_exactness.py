@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import ReLU
-from torch_geometric.nn import GAT, GCN, GIN, GCNConv, GraphSAGE, SAGEConv, Sequential, TransformerConv
+from torch_geometric.nn import GAT, GCN, GIN, GCNConv, GraphConv, GraphSAGE, SAGEConv, Sequential, TransformerConv
 
 from flexgnn import Trainer
 from flexgnn.planners.greedy import GreedyPlanner
@@ -43,6 +43,7 @@ MODELS: dict[str, Callable[[int, int], torch.nn.Module]] = {
     "last": lambda f, c: GraphSAGE(f, 8, 3, c, jk="last", act="elu"),
     "residual": lambda f, c: Residual(f, 8, c),
     "shared": lambda f, c: Shared(f, 8, c),
+    "graph-convs": lambda f, c: GraphConvs(f, 8, c),
     "sequential": lambda f, c: Sequential(
         "x, edge_index, edge_weight",
         [
@@ -69,6 +70,19 @@ class Residual(torch.nn.Module):
         for conv in self.convs:
             h = torch.relu_(conv(h, edge_index, edge_weight)) + h
         return self.leave(torch.cat([h, self.side(h, edge_index)], dim=-1))
+
+
+class GraphConvs(torch.nn.Module):
+    """A user's model: sums with the graph's weights where it has any, maxima and means."""
+
+    def __init__(self, num_features: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.first, self.second = GraphConv(num_features, width, aggr="max"), GraphConv(width, width)
+        self.third = GraphConv(width, num_classes, aggr="mean")
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        h = self.second(self.first(x, edge_index).relu(), edge_index, edge_weight).tanh()
+        return self.third(h, edge_index)
 
 
 class Transformer(torch.nn.Module):
@@ -106,7 +120,7 @@ class Shared(torch.nn.Module):
 
 
 def takes_weights(name: str) -> bool:
-    return name in ("gcn", "gcn-norm-jk", "residual", "shared", "sequential")
+    return name in ("gcn", "gcn-norm-jk", "graph-convs", "residual", "shared", "sequential")
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch_geometric.data import Data
 from torch_geometric.nn import GAT, GCN, GraphSAGE
-from torch_geometric.transforms import RandomLinkSplit
-from torch_geometric.utils import to_undirected
 
 from flexgnn import EarlyStopping, GraphStore, LinkPrediction, Trainer
 from flexgnn.core.errors import ConfigError, GraphError, LoweringError
@@ -28,6 +26,7 @@ from tests.graphs import (
     Outcome,
     assert_close,
     assert_spilled,
+    link_graph,
     relative_error,
     small_graph,
     smallest_budget,
@@ -36,22 +35,6 @@ from tests.graphs import (
 )
 
 NUM_NODES = 60
-
-
-def link_graph(*, negatives: float = 1.0, undirected: bool = True) -> Data:
-    """As ``RandomLinkSplit`` leaves it, with the pairs for validation and test beside those for training."""
-    data = small_graph(num_nodes=NUM_NODES, num_edges=200)
-    if undirected:
-        data.edge_index = to_undirected(data.edge_index)
-    torch.manual_seed(0)
-    split = RandomLinkSplit(num_val=0.1, num_test=0.2, is_undirected=undirected, neg_sampling_ratio=negatives or 1.0)
-    train, val, test = split(Data(x=data.x, edge_index=data.edge_index))
-    if not negatives:
-        linked = train.edge_label == 1
-        train.edge_label_index, train.edge_label = train.edge_label_index[:, linked], None
-    train.val_edge_label_index, train.val_edge_label = val.edge_label_index, val.edge_label
-    train.test_edge_label_index, train.test_edge_label = test.edge_label_index, test.edge_label
-    return train
 
 
 class PairNet(nn.Module):

@@ -45,6 +45,17 @@ class Neighborhood:
     """Of these edges."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What a try of a convolution tells."""
+
+    width: int
+    """Columns of the output."""
+    bipartite: bool
+    """Whether it takes rows of sources and of targets apart, as ``(x, x[:T])``, with the same result: it is called so
+    then, since it computes no output for other sources than targets."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Convolution:
     """A call of a convolution that is run as it is."""
@@ -62,8 +73,8 @@ class Convolution:
     """What its edges are: those of the graph, or pairs of nodes whose links are predicted."""
     sampler: NegativeSampler | None = None
     """Draws further pairs in training."""
-    widths: dict[int, int] = field(default_factory=dict, repr=False)
-    """Columns of the output by those of the input, once that was tried: a model's graph is looked at several times."""
+    tried: dict[int, Tried] = field(default_factory=dict, repr=False)
+    """By columns of the input, once it was tried: a model's graph is looked at several times."""
 
     @property
     def parameters(self) -> tuple[torch.nn.Parameter, ...]:
@@ -79,7 +90,13 @@ class Convolution:
         """What it reads of edges."""
         return tuple(given for given in EdgeInput if given in (*self.args, *self.kwargs.values()))
 
-    def call(self, conv: torch.nn.Module, x: Tensor, edge_index: Tensor, edge_data: Mapping[EdgeInput, Tensor]) -> Any:
+    def call(
+        self,
+        conv: torch.nn.Module,
+        x: Tensor | tuple[Tensor, Tensor],
+        edge_index: Tensor,
+        edge_data: Mapping[EdgeInput, Tensor],
+    ) -> Any:
         """``conv``, one like :attr:`conv`, with these tensors."""
         tensors = {Argument.NODES: x, Argument.EDGES: edge_index}
 
@@ -114,7 +131,9 @@ class Convolution:
     def _run(self, x: Tensor, part: Neighborhood) -> Tensor:
         # Some keep tensors while they run, and tiles run side by side.
         shared = {id(tensor): tensor for tensor in (*self.conv.parameters(), *self.conv.buffers())}
-        out: Tensor = self.call(copy.deepcopy(self.conv, shared), x, part.edge_index, part.edge_data)
+        tried = self.tried.get(x.shape[1])
+        nodes = (x, x[: part.num_targets]) if tried is not None and tried.bipartite else x
+        out: Tensor = self.call(copy.deepcopy(self.conv, shared), nodes, part.edge_index, part.edge_data)
         return out[: part.num_targets]
 
 

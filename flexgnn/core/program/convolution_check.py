@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch_geometric.nn.conv import MessagePassing
 
 from flexgnn.core.errors import LoweringError
-from flexgnn.core.program.convolution import Convolution, Neighborhood, neighborhood
+from flexgnn.core.program.convolution import Convolution, Neighborhood, Tried, neighborhood
 from flexgnn.core.program.edge_inputs import EdgeInput, EdgeInputs
 from flexgnn.core.program.refusals import refuse
 from flexgnn.core.tier import Array
@@ -49,15 +50,16 @@ def checked_width(convolution: Convolution, columns: int) -> int:
     Raises:
         LoweringError: if it can't be run on parts of graphs with the same result, or not with so many columns.
     """
-    if columns in convolution.widths:
-        return convolution.widths[columns]
+    if columns in convolution.tried:
+        return convolution.tried[columns].width
     with torch.random.fork_rng(devices=[]):
         trial = _Trial(convolution, _Sample(columns, convolution.edges, positive=False))
         if not trial.finite:  # of what takes roots or logarithms
             trial = _Trial(convolution, _Sample(columns, convolution.edges, positive=True))
         trial.check()
-    convolution.widths[columns] = trial.expected.shape[1]
-    return convolution.widths[columns]
+        bipartite = trial.is_bipartite()
+    convolution.tried[columns] = Tried(width=trial.expected.shape[1], bipartite=bipartite)
+    return convolution.tried[columns].width
 
 
 class _Sample:
@@ -113,8 +115,16 @@ class _Trial:
             problem = "gives infinite numbers, or none, for random features"
             raise refuse(self._what, problem, "bound what it takes logarithms, roots or quotients of")
         self._check_repeats()
-        found = self._check_parts()
-        self._check_gradients(*found)
+        self._check_parts(self._probe)
+
+    def is_bipartite(self) -> bool:
+        """Whether it takes sources and targets apart; asked of one that passed the check."""
+        tried = {self._sample.x.shape[1]: Tried(width=self.expected.shape[1], bipartite=True)}
+        try:
+            self._check_parts(replace(self._probe, tried=tried))
+        except LoweringError:
+            return False
+        return True
 
     def _whole(self, seed: int) -> Tensor:
         """The output for the whole graph; nothing else may change."""
@@ -163,9 +173,9 @@ class _Trial:
             raise refuse(self._what, problem, "keep norms and dropout outside")
         self._probe.conv.train()
 
-    def _check_parts(self) -> tuple[Tensor, list[Tensor]]:
-        """Compares outputs; returns gradients of input and parameters, added up."""
-        probe, sample = self._probe, self._sample
+    def _check_parts(self, probe: Convolution) -> None:
+        """Compare outputs, and gradients of input and parameters, added up."""
+        sample = self._sample
         of_input, of_parameters = torch.zeros_like(sample.x), [torch.zeros_like(p) for p in probe.parameters]
         for part in sample.parts():
             targets = part.rows[: part.num_targets]
@@ -181,7 +191,7 @@ class _Trial:
                 of_input[part.rows] += found
             for sums, gradient in zip(of_parameters, further, strict=True):
                 sums += 0 if gradient is None else gradient
-        return of_input, of_parameters
+        self._check_gradients(of_input, of_parameters)
 
     def _check_gradients(self, of_input: Tensor, of_parameters: Sequence[Tensor]) -> None:
         x, edge_index, edge_data = self._sample.copies()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node, Proxy
 from torch.nn import functional
-from torch_geometric.nn import GATConv, GATv2Conv, GCNConv, GINConv, SAGEConv, TransformerConv
+from torch_geometric.nn import GATConv, GATv2Conv, GCNConv, GINConv, GraphConv, SAGEConv, TransformerConv
 from torch_geometric.nn.aggr import MaxAggregation, MeanAggregation, SumAggregation
 from torch_geometric.nn.conv import MessagePassing
 
@@ -115,6 +115,14 @@ def _sage(conv: Any, aggr: Aggr, x: Proxy, edge_weight: Proxy | None) -> Proxy:
     return normalize(out, p=2.0, dim=-1) if conv.normalize else out
 
 
+@lowers(GraphConv, "sum", "mean", "max")
+def _graph(conv: Any, aggr: Aggr, x: Proxy, edge_weight: Proxy | None) -> Proxy:
+    """Morris et al. 2019, equation 3, weighted by PyG."""
+    weighted = replace(_PLAIN, weighted=True)
+    out: Proxy = conv.lin_rel(aggregate(x, aggr, None if edge_weight is None else weighted)) + conv.lin_root(x)
+    return out
+
+
 @lowers(GINConv, "sum", "mean", "max")
 def _gin(conv: Any, aggr: Aggr, x: Proxy, edge_weight: Proxy | None) -> Proxy:
     """Xu et al. 2019, equation 4.1."""
@@ -184,7 +192,8 @@ def lower_conv(conv: MessagePassing, path: str, edges: EdgeInputs, *args: Any, *
     given = _given(conv, what, args, kwargs)
     rule, accepted = _RULES.get(type(conv), (None, frozenset()))
     aggr = _AGGRS.get(type(conv.aggr_module))
-    if rule is None or aggr not in accepted or _reads_attributes(conv, given):
+    weighted = given.get(EDGE_WEIGHT) is not None and aggr != "sum"
+    if rule is None or aggr not in accepted or weighted or _reads_attributes(conv, given):
         return _as_it_is(conv, what, edges, args, kwargs)
     x, edge_weight = _check_inputs(what, given)
     return rule(conv, aggr, x, edge_weight)

@@ -274,3 +274,12 @@ def pull_max_gradient(
             e += 1
         if not last_pass:
             next_cursor[first + t] = e
+
+
+@_compile
+def add_rows(out: Array, rows: Array, values: Array) -> None:
+    """``out[rows[i]] += values[i]``, of float32; ``rows`` are int64."""
+    for i in range(rows.shape[0]):
+        r = rows[i]
+        for c in range(values.shape[1]):
+            out[r, c] += values[i, c]

@@ -20,7 +20,7 @@ from flexgnn.core.plan.decisions import BY_HALOS
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.workload import Pull, Step, edge_field, topology_fields
 from flexgnn.core.program.criterion import default_loss
-from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR
+from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR, add_rows
 from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.runtime.events import Listener, SetupFinished, StepFinished
 from flexgnn.core.runtime.memory import Memory, opening_and_closing
@@ -148,7 +148,7 @@ class Executor:
         for tile, result in self._results(step, work, tiles):
             totals.add(result)
             for name, (rows, values) in result.added.items():
-                self.memory.whole(name)[rows] += values.numpy()
+                add_rows(self.memory.whole(name), rows, values.contiguous().numpy())
             if sink is not None and result.logits is not None:
                 sink(first_row + tile[0], result.logits)
         self.movement.write_behind(step, self._gather)

@@ -100,7 +100,7 @@ def _locked_directory(parent: Path) -> tuple[Path, FileLock]:
             if attempt == _ATTEMPTS - 1:
                 raise
             continue
-        except OSError:
+        except BaseException:  # also Ctrl-C, which comes when it will
             shutil.rmtree(path, ignore_errors=True)
             raise
         return path, lock

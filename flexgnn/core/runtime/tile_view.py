@@ -154,7 +154,8 @@ class TileView:
             extended = convolution.sampler.extend(reached, kinds, self._known_edges(), rows, first_pair)
             reached, edge_data[EdgeInput.TYPES] = extended
         part = neighborhood(reached.indptr, reached.sources, edge_data, n.own + self.first)
-        return torch.from_numpy(n.local[part.rows]), part
+        # With mode "clip" numpy looks at each index once; every one is in range.
+        return torch.from_numpy(n.local.take(part.rows, axis=0, mode="clip")), part
 
     def _known_edges(self) -> PairRows:
         """The graph's edges into the tile."""
