@@ -6,7 +6,7 @@ PLUGINS := $(wildcard plugins/*)
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: run test lint clean
+.PHONY: run test lint kernels clean
 
 run: $(READY)
 	$(VENV)/bin/flexgnn run --device-memory $(DEVICE_MEMORY)
@@ -27,5 +27,8 @@ $(READY): pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev,metis]' $(PLUGINS:%=--editable '%[test]')
 	touch $@
 
-clean:
+kernels:
+	find flexgnn tests benchmarks -name '*.nb[ic]' -delete
+
+clean: kernels
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

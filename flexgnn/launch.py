@@ -173,4 +173,8 @@ def import_file(
 def _foreign_class(error: Exception) -> str | None:
     """What the file holds beside graphs, which torch names in the middle of a long text."""
     found = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-    return None if found is None else f"it holds a {found[1]}."
+    if found is None:
+        return None
+    if found[1].endswith("AttrType"):
+        return "it holds what transforms noted of the graph: save Data.from_dict(data.to_dict()) in place of data."
+    return f"it holds a {found[1]}."

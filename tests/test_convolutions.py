@@ -143,7 +143,8 @@ class Weighted(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second, self.last = pyg.GraphConv(5, WIDTH), OwnWeightedConv(), pyg.GraphConv(2 * WIDTH, 3)
+        self.first, self.second = pyg.GraphConv(5, WIDTH, aggr="max"), OwnWeightedConv()
+        self.last = pyg.GraphConv(2 * WIDTH, 3, aggr="mean")
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         h = self.first(x, edge_index, edge_weight).relu()

@@ -248,8 +248,9 @@ def test_labels_of_nodes_can_be_chosen_in_place_of_pairs(tmp_path: Path) -> None
         ({"edge_label_index": torch.tensor([[0], [99]])}, r"edge_label_index\[1, 0\] is 99"),
         ({"edge_label_index": torch.zeros(3, 4).long()}, r"edge_label_index has shape \[3, 4\]"),
         ({"edge_label_index": torch.zeros(2, 0).long()}, "edge_label_index has no pair"),
-        ({"edge_label": torch.tensor([1.0])}, "edge_label must be 1 for each"),
-        ({"val_edge_label": torch.full((40,), 2.0)}, "val_edge_label must be 1 for each"),
+        ({"edge_label": torch.tensor([1.0])}, r"edge_label must be 1 for each .* it has shape \[1\]"),
+        ({"edge_label": torch.empty(0)}, r"edge_label must be 1 for each .* it has shape \[0\]"),
+        ({"val_edge_label": torch.full((40,), 2.0)}, "val_edge_label must be 1 for each .* it holds 2.0"),
     ],
 )
 def test_pairs_that_can_t_be_used_are_refused(changes: dict[str, Tensor], sentence: str, tmp_path: Path) -> None:
@@ -257,9 +258,16 @@ def test_pairs_that_can_t_be_used_are_refused(changes: dict[str, Tensor], senten
     data.val_edge_label_index, data.val_edge_label = data.edge_label_index[:, :40], data.edge_label[:40]
     with pytest.raises(GraphError, match=sentence):
         store_of(data.update(changes), tmp_path / "graph")
+    with pytest.raises(GraphError, match="Pairs have no classes"):
+        GraphStore.from_pyg(data, tmp_path / "graph", class_names=["a", "b"])
     del data.edge_label_index
+    with pytest.raises(GraphError, match="has edge_label, but no edge_label_index"):
+        store_of(data, tmp_path / "graph")
     with pytest.raises(GraphError, match="no pairs of nodes to train on"):
         GraphStore.from_pyg(data, tmp_path / "graph", task="links")
+
+
+HIDDEN = nn.Linear(6, 6)
 
 
 def centred(source: Tensor, destination: Tensor) -> Tensor:
@@ -282,7 +290,9 @@ def test_losses_that_don_t_suit_pairs_are_refused(loss: Any, sentence: str, tmp_
 @pytest.mark.parametrize(
     ("decoder", "sentence"),
     [
-        (centred, "gives other results on a part"),
+        (centred, "gives other results on a part.*score each pair by the two rows"),
+        (lambda source, destination: HIDDEN(source - destination).sum(-1), "not its own.*give a module itself"),
+        (lambda source, destination: nn.Linear(5, 1)(source), r"shapes cannot be multiplied \(\d+x6 and 5x1\)$"),
         (lambda source, destination: source * destination, r"gives \(\d+, 6\) for \d+ pairs, and must give one score"),
         (lambda source, destination: torch.rand(len(source)) + dot_product(source, destination), "random numbers"),
     ],
@@ -294,10 +304,19 @@ def test_decoders_that_can_t_be_run_pair_by_pair_are_refused(decoder: Any, sente
 
 
 def test_settings_of_link_prediction_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="negatives is -1"):
-        LinkPrediction(negatives=-1)
+    for number in (-1, 1.5, "2"):
+        with pytest.raises(ConfigError, match=f"negatives is {number!r}"):
+            LinkPrediction(negatives=number)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="The decoder is"):
         LinkPrediction(decoder=nn.Bilinear)  # type: ignore[arg-type]
+    data = link_graph()
+    model, store = MODELS["sage"](), store_of(data, tmp_path / "pairs")
+    with pytest.raises(ConfigError, match="The optimizer lacks parameters of the decoder"):
+        Trainer(model, store, torch.optim.Adam(model.parameters()), loss=LinkPrediction(decoder=PairNet()))
+    data.edge_label = torch.zeros_like(data.edge_label)
+    store = store_of(data, tmp_path / "pairs")
+    with pytest.raises(ConfigError, match="No training pair is linked"):
+        Trainer(model, store, torch.optim.Adam(model.parameters()))
     model, store = GraphSAGE(5, 8, 2, 3), store_of(small_graph(), tmp_path / "graph")
     with pytest.raises(ConfigError, match="has labels of nodes, and no pairs for LinkPrediction"):
         Trainer(model, store, torch.optim.Adam(model.parameters()), loss=LinkPrediction())

@@ -2,7 +2,8 @@
 
 They are kept beside the module that they are in, as Python keeps its own; where that can't be written, in FlexGNN's
 cache directory; where that can't be either, not at all. ``NUMBA_CACHE_DIR`` names another place before all of these.
-Numba knows a kernel again by the source of its module, the types of its arguments and the processor.
+Numba knows a kernel again by the source of its module, the types of its arguments and the processor; not by what it
+takes from other modules: ``make kernels`` throws all of them away.
 """
 
 from __future__ import annotations

@@ -77,8 +77,9 @@ def checked_graph(data: object, class_names: Sequence[str] | None, task: str | N
     features = _features(data)
     source, destination = _edges(data, len(features))
     if task == LINKS or (task is None and getattr(data, "edge_label_index", None) is not None):
-        targets = Targets(task=LINKS, pairs=_pairs(data, len(features)))
+        targets = _link_targets(data, len(features), class_names)
     else:
+        _check_no_pairs(data, task)
         targets = _node_targets(data, len(features), class_names, task)
     return CheckedGraph(
         features=features,
@@ -101,15 +102,28 @@ def _node_targets(data: Data, num_nodes: int, class_names: Sequence[str] | None,
     return Targets(task=task, labels=labels, class_names=names, split=split)
 
 
-def _pairs(data: Data, num_nodes: int) -> Pairs:
+def _check_no_pairs(data: Data, task: str | None) -> None:
+    """Refuse pairs that would go unnoticed."""
+    names = [f"{kind}edge_label{index}" for kind in ("", "pos_", "neg_", *_PAIRS) for index in ("", "_index")]
+    present = [name for name in names if getattr(data, name, None) is not None]
+    if task is None and present:
+        raise GraphError(
+            f"The graph has {present[0]}, but no edge_label_index, which pairs to train on are given by: set it (as "
+            "RandomLinkSplit without split_labels does), or name the task for labels of nodes."
+        )
+
+
+def _link_targets(data: Data, num_nodes: int, class_names: Sequence[str] | None) -> Targets:
     """The pairs of all splits that there are, in this order."""
+    if class_names is not None:
+        raise GraphError("Pairs have no classes: leave class_names out, or name the task for labels of nodes.")
     found = []
     for prefix, bit in _PAIRS.items():
         key = f"{prefix}edge_label_index"
         if bit == TRAIN or getattr(data, key, None) is not None:
             ends, labels = _tensor(data, key, "pairs of nodes to train on"), _optional(data, f"{prefix}edge_label", "")
             found.append(checked_pairs(ends, labels, prefix, num_nodes, bit))
-    return Pairs.joined(found)
+    return Targets(task=LINKS, pairs=Pairs.joined(found))
 
 
 def _tensor(data: Data, key: str, what: str) -> torch.Tensor:

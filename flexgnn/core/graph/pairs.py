@@ -61,10 +61,12 @@ def checked_pairs(ends: torch.Tensor, labels: torch.Tensor | None, prefix: str, 
     if not len(source):
         raise GraphError(f"data.{prefix}edge_label_index has no pair of nodes: give one or more, or delete it.")
     linked = torch.ones(len(source)) if labels is None else labels
-    if list(linked.shape) != [len(source)] or not bool(((linked == 0) | (linked == 1)).all()):
+    other = linked[(linked != 0) & (linked != 1)]
+    if list(linked.shape) != [len(source)] or len(other):
+        found = f"has shape {list(linked.shape)}" if not len(other) else f"holds {other[0].item()}"
         raise GraphError(
             f"data.{prefix}edge_label must be 1 for each of the {len(source)} pairs that are linked, and 0 for those "
-            f"that are not; it has shape {list(linked.shape)}, and values from {linked.min():g} to {linked.max():g}."
+            f"that are not; it {found}."
         )
-    kinds = np.where(linked.numpy() == 1, split | LINKED, split).astype(np.int32)
+    kinds = np.where((linked == 1).numpy(), split | LINKED, split).astype(np.int32)
     return Pairs(source=source, destination=destination, kinds=kinds)

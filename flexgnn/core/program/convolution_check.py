@@ -38,6 +38,7 @@ _NEEDS_MORE = (
     "gives other results on a part of the graph than on all of it: its output at a node must need only the node, its "
     "in-neighbours and its in-edges"
 )
+_OF_PAIRS = "score each pair by the two rows that it is called with, and give a module itself as the decoder"
 _INSTEAD = (
     "if it normalises by degrees, normalise the weights before training (torch_geometric.transforms.GCNNorm) and turn "
     "its own normalisation off; several hops are several convolutions"
@@ -106,6 +107,10 @@ class _Trial:
         """A gradient of the output."""
 
     @property
+    def _instead(self) -> str:
+        return _INSTEAD if self._probe.over == "in" else _OF_PAIRS
+
+    @property
     def finite(self) -> bool:
         return bool(torch.isfinite(self.expected).all())
 
@@ -154,7 +159,8 @@ class _Trial:
 
     def _missing(self) -> str:
         """What the graph does not have, in words."""
-        missing = [given.value for given in EdgeInput if given not in self._sample.edge_data]
+        of_edges = EdgeInput if self._probe.over == "in" else ()
+        missing = [given.value for given in of_edges if given not in self._sample.edge_data]
         return f" (the graph has no {', '.join(missing)})" if missing else ""
 
     def _check_repeats(self) -> None:
@@ -184,9 +190,9 @@ class _Trial:
                 found, further = probe.backward(sample.x[part.rows], part, self._weighting[targets], of_input=True)
             except Exception as error:
                 problem = f"can't be run on a part of the graph, which may have no edges ({error})"
-                raise refuse(self._what, problem, _INSTEAD) from error
+                raise refuse(self._what, problem, self._instead) from error
             if not _close(out, self.expected[targets], float(self.expected.abs().max())):
-                raise refuse(self._what, _NEEDS_MORE, _INSTEAD)
+                raise refuse(self._what, _NEEDS_MORE, self._instead)
             if found is not None:
                 of_input[part.rows] += found
             for sums, gradient in zip(of_parameters, further, strict=True):
@@ -202,14 +208,15 @@ class _Trial:
         own = {id(tensor) for tensor in (x, *self._probe.conv.parameters())}
         if any(id(leaf) not in own for leaf in _leaves(out)):
             problem = "reads parameters that are not its own"
-            raise refuse(self._what, problem, "register the module that holds them in the convolution")
+            instead = "register the module that holds them in the convolution"
+            raise refuse(self._what, problem, instead if self._probe.over == "in" else _OF_PAIRS)
         wanted = (x, *self._probe.parameters)
         gradients = torch.autograd.grad(out, wanted, self._weighting, allow_unused=True)
         expected = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, gradients, strict=True)]
         least = _ROUNDING * max(float(gradient.abs().max()) for gradient in expected if gradient.numel())
         for gradient, ours in zip(expected, (of_input, *of_parameters), strict=True):
             if not _close(ours, gradient, least):
-                raise refuse(self._what, _NEEDS_MORE.replace("results", "gradients"), _INSTEAD)
+                raise refuse(self._what, _NEEDS_MORE.replace("results", "gradients"), self._instead)
 
 
 def _leaves(out: Tensor) -> Iterator[Tensor]:

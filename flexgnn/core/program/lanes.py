@@ -180,7 +180,8 @@ def _exponential(builder: Any, values: Any) -> Any:
         y = builder.fadd(builder.fmul(y, r), _constant(factor))
     exponent = builder.add(builder.fptosi(power, _INTEGERS), ir.Constant(_INTEGERS, [127] * int(LANES)))
     shifted = builder.shl(exponent, ir.Constant(_INTEGERS, [23] * int(LANES)))
-    return builder.fmul(y, builder.bitcast(shifted, _VECTOR))
+    found = builder.fmul(y, builder.bitcast(shifted, _VECTOR))
+    return builder.select(builder.fcmp_unordered("uno", values[0], values[0]), values[0], found)
 
 
 def _greater(builder: Any, values: Any) -> Any:
@@ -231,7 +232,9 @@ greater_lanes: Any = _operation(_greater, 2)
 """``greater_lanes(a, b)``: the greater one in each lane."""
 
 exp_lanes: Any = _operation(_exponential, 1)
-"""``exp_lanes(x)``: exponentials of numbers up to 88, within 2 units in the last place; below -87 that of -87."""
+"""``exp_lanes(x)``: exponentials of numbers up to 88, within 2 units in the last place; below -87 that of -87.
+
+What is not a number stays so."""
 
 any_above: Any = intrinsic(_any_above)
 """``any_above(a, b)``: whether ``a`` exceeds ``b`` in any lane."""

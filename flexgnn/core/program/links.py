@@ -41,14 +41,16 @@ class LinkPrediction:
     decoder: Decoder = field(default=dot_product)
     """A function or module of torch, from rows at sources and destinations (P x D each) to scores (P)."""
     negatives: int | None = None
-    """So many pairs are drawn for each training link, anew in every epoch: from random nodes that have no edge to the
-    link's destination. None: one if there is no unlinked training pair in the graph, else none."""
+    """So many pairs are drawn for each training link, anew in every epoch: from random nodes that have no edge, and no
+    link, to its destination; where 16 draws found none, from the last. None: one if there is no unlinked training pair
+    in the graph, else none."""
 
     def __post_init__(self) -> None:
         if not callable(self.decoder) or isinstance(self.decoder, type):
             raise ConfigError(f"The decoder is {self.decoder!r}: give a function or a module of torch.")
-        if self.negatives is not None and self.negatives < 0:
-            raise ConfigError(f"negatives is {self.negatives}: give 0 or more pairs for each link, or None.")
+        number = 0 if self.negatives is None else self.negatives
+        if not isinstance(number, int) or number < 0:
+            raise ConfigError(f"negatives is {number!r}: give a whole number of pairs for each link, or None.")
 
 
 class _LinkLoss(torch.nn.Module):
@@ -61,10 +63,12 @@ class _LinkLoss(torch.nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor, kinds: Tensor) -> Tensor:
         """Over the pairs of each node (N x 4): the sum of losses, and right decisions by split."""
         scores = self._scores(x[edge_index[0]], x[edge_index[1]])
-        linked = (kinds & LINKED) != 0
-        losses = binary_cross_entropy_with_logits(scores, linked.to(scores), reduction="none")
+        linked, counted = (kinds & LINKED) != 0, (kinds & (TRAIN | SAMPLED)) != 0
         right = (scores.detach() > 0) == linked
-        columns = [losses * ((kinds & (TRAIN | SAMPLED)) != 0)]
+        # Pairs for validation and test leave no trace in the gradient, not even where their scores are infinite.
+        scores = torch.where(counted, scores, 0.0)
+        losses = binary_cross_entropy_with_logits(scores, linked.to(scores), reduction="none")
+        columns = [losses * counted]
         columns += [(right & ((kinds & split) != 0)).to(scores) for split in (TRAIN, VAL, TEST)]
         return x.new_zeros(len(x), len(columns)).index_add(0, edge_index[1], torch.stack(columns, dim=1))
 

@@ -18,7 +18,7 @@ SAMPLED = 16
 """Bit of the kinds of pairs that were drawn: they count in the loss, and in no score."""
 
 _ATTEMPTS = 16
-"""How often a node is drawn again that is linked."""
+"""How often a node is drawn, if those before are linked."""
 _SITE = 2**31
 """Apart from the sites of dropout."""
 
@@ -68,7 +68,8 @@ class NegativeSampler:
         given = PairRows(indptr=pairs.indptr, sources=pairs.sources)
         known = np.concatenate([given.keys(self.num_nodes)[(kinds & LINKED) != 0], edges.keys(self.num_nodes)])
         drawn_to = np.repeat(destinations[links], self.number)
-        drawn = self._draw(np.unique(known), drawn_to, self._counters(links, len(kinds)), rows, first_pair)
+        known.sort()
+        drawn = self._draw(known, drawn_to, self._counters(links, len(kinds)), rows, first_pair)
         order = np.argsort(np.concatenate([destinations, drawn_to]), kind="stable")
         counts = np.diff(pairs.indptr) + np.bincount(drawn_to, minlength=len(pairs.indptr) - 1)
         sources = np.concatenate([pairs.sources, drawn])[order]
@@ -81,7 +82,10 @@ class NegativeSampler:
         return chosen
 
     def _draw(self, known: Array, destinations: Array, chosen: Array, rows: RowContext, first_pair: int) -> Array:
-        """A source for each of ``destinations`` whose key is not among ``known``, and that is another node."""
+        """A source for each of ``destinations``: another node, whose key is not among ``known``, which ascend.
+
+        Where none was found in so many attempts, as for a node that almost all others lead to, it is the last drawn.
+        """
         sources = np.empty(len(destinations), dtype=np.int32)
         pending = np.arange(len(destinations))
         for attempt in range(_ATTEMPTS):
@@ -90,7 +94,7 @@ class NegativeSampler:
             sources[pending] = self._uniform(chosen[pending], rows, first_pair, attempt)
             keys = destinations[pending] * np.int64(self.num_nodes) + sources[pending]
             itself = sources[pending] == destinations[pending] + rows.start
-            pending = pending[itself | np.isin(keys, known)]
+            pending = pending[itself | _is_among(keys, known)]
         return sources
 
     def _uniform(self, chosen: Array, rows: RowContext, first_pair: int, attempt: int) -> Array:
@@ -102,3 +106,11 @@ class NegativeSampler:
         wide = (upper << np.uint64(32)) | lower
         nodes: Array = (wide % np.uint64(self.num_nodes)).astype(np.int32)[chosen - first]
         return nodes
+
+
+def _is_among(keys: Array, known: Array) -> Array:
+    """bool, for each of ``keys``: whether it is one of ``known``, which ascend."""
+    if not len(known):
+        return np.zeros(len(keys), dtype=bool)
+    found: Array = known[np.searchsorted(known, keys).clip(max=len(known) - 1)] == keys
+    return found

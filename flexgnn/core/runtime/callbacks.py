@@ -26,7 +26,7 @@ class Callback:
     def on_before_optimizer_step(self, trainer: Trainer) -> None:
         """Once an epoch: gradients are complete; parameters and buffers are still as the epoch began with them.
 
-        Gradients are those of the whole graph, in ``grad`` of the parameters of ``trainer.model``; what is done to
+        Gradients are those of the whole graph, in ``grad`` of the parameters of ``trainer.modules``; what is done to
         them, as clipping does, is what ``trainer.optimizer`` sees.
         """
 

@@ -48,6 +48,10 @@ def links_of(loss: object, store: GraphStore) -> LinkTraining | None:
     negatives = links.negatives
     if negatives is None:
         negatives = 0 if pairs.unlinked else 1
+    if not pairs.linked:
+        raise ConfigError(
+            "No training pair is linked, so there is nothing to learn: correct edge_label and import again."
+        )
     if not pairs.unlinked and not negatives:
         raise ConfigError("All training pairs are linked, and negatives=0 draws no others: give 1 or more.")
     return LinkTraining(

@@ -20,6 +20,7 @@ from flexgnn.core.plan.saved import SavedPlan
 from flexgnn.core.plan.stored_types import check_storage_dtype
 from flexgnn.core.planner import Planner
 from flexgnn.core.plugins import load_plugins
+from flexgnn.core.program.convolution import Convolution
 from flexgnn.core.program.criterion import RowLosses, TrainingLoss, default_loss, user_loss
 from flexgnn.core.program.edge_inputs import EdgeInputs
 from flexgnn.core.program.links import LINK_LOSS, LinkPrediction
@@ -142,6 +143,7 @@ class Trainer:
         )
         self._rewrites, self._plan_maker, self._edges = rewrites, maker, EdgeInputs.of(store)
         self._links = links_of(loss, store)
+        self._check_decoder()
         self._network = Network(self._lowered, rewrites, maker, self.emit)
         self._loss = maker.loss = self._checked_loss(loss)
         check_rows_for_moments(self._program, store.info.num_nodes)
@@ -262,8 +264,11 @@ class Trainer:
 
     def _lowered(self, rewrites: Sequence[str]) -> Program:
         """With the loss over pairs, where there is one."""
-        num_features = self.store.info.num_features
         links = None if self._links is None else self._links.convolution
+        return self._lowered_to(links, rewrites)
+
+    def _lowered_to(self, links: Convolution | None, rewrites: Sequence[str]) -> Program:
+        num_features = self.store.info.num_features
         return lower(self.model, num_features=num_features, edges=self._edges, rewrites=rewrites, links=links)
 
     @property
@@ -271,11 +276,9 @@ class Trainer:
         """The network up to the model's own output."""
         if self._links is None:
             return self._network
-        num_features = self.store.info.num_features
 
         def lowered(rewrites: Sequence[str]) -> Program:
-            program = lower(self.model, num_features=num_features, edges=self._edges, rewrites=rewrites)
-            return replace(program, labelled=False)
+            return replace(self._lowered_to(None, rewrites), labelled=False)
 
         return Network(lowered, self._rewrites, self._plan_maker, self.emit)
 
@@ -295,6 +298,16 @@ class Trainer:
         outputs = self._check_outputs()
         assert not isinstance(loss, LinkPrediction), "refused"
         return None if loss is None else user_loss(loss, outputs, some_training_labels(self.store))
+
+    def _check_decoder(self) -> None:
+        decoder = None if self._links is None else self._links.decoder
+        updated = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
+        trained = [] if decoder is None else [p for p in decoder.parameters() if p.requires_grad]
+        if any(id(parameter) not in updated for parameter in trained):
+            raise ConfigError(
+                "The optimizer lacks parameters of the decoder: make it over [*model.parameters(), "
+                "*decoder.parameters()], or freeze the decoder."
+            )
 
     def _check_outputs(self) -> int:
         """How many outputs the model has."""
