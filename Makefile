@@ -6,13 +6,16 @@ PLUGINS := $(wildcard plugins/*)
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: run test lint kernels clean
+.PHONY: run test test-all lint kernels clean
 
 run: $(READY)
 	$(VENV)/bin/flexgnn run --device-memory $(DEVICE_MEMORY)
 
 # Two workers: kernels use every core, but much of a test is waiting and planning.
 test: lint
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-all: lint
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)

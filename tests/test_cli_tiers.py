@@ -61,6 +61,7 @@ def losses(output: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (output / "history.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_tiers_of_several_backends_side_by_side(graph: Path, tmp_path: Path) -> None:
     for name in ("nvme", "hdd"):
         (tmp_path / name).mkdir()
@@ -80,6 +81,7 @@ def test_tiers_of_several_backends_side_by_side(graph: Path, tmp_path: Path) -> 
     assert not list((tmp_path / "nvme").iterdir()) + list((tmp_path / "hdd").iterdir())
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_is_removed_by_the_next_one(graph: Path, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -117,6 +119,7 @@ def test_broken_plug_ins_are_told_of_and_stop_no_other(graph: Path, broken: dict
     assert "error: The plug-in 'absent' of absent can't be used: it needs the module" in chosen.stderr
 
 
+@pytest.mark.slow
 def test_calibration_is_kept_for_planning(graph: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     shown = flexgnn("calibrate", "--tier", f"t=arrow:{tmp_path}", FLEXGNN_CACHE=str(cache)).stdout
@@ -132,6 +135,7 @@ def test_calibration_is_kept_for_planning(graph: Path, tmp_path: Path) -> None:
     assert "measuring" not in flexgnn(*run, *SPILLING, "--ssd-path", tmp_path, FLEXGNN_CACHE=str(cache)).stdout
 
 
+@pytest.mark.slow
 def test_what_is_not_known_is_measured_once_and_said_to_be(graph: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     keep_compute_rates(cache)
@@ -141,6 +145,7 @@ def test_what_is_not_known_is_measured_once_and_said_to_be(graph: Path, tmp_path
     assert "measuring" not in flexgnn(*run, *SPILLING, FLEXGNN_CACHE=str(cache)).stdout
 
 
+@pytest.mark.slow
 def test_a_cache_that_can_not_be_written_stops_no_run(graph: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     run = flexgnn("run", "--dataset", graph, "--epochs", 1, FLEXGNN_CACHE=str(tmp_path / "file"))

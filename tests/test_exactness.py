@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -123,9 +125,15 @@ def takes_weights(name: str) -> bool:
     return name in ("gcn", "gcn-norm-jk", "graph-convs", "residual", "shared", "sequential")
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
-@pytest.mark.parametrize("directed", [False, True], ids=["undirected", "directed"])
-@pytest.mark.parametrize("name", MODELS)
+def cases() -> Iterator[ParameterSet]:
+    """Every model, on graphs of both kinds, with weights and without: slow where it ignores what there is."""
+    for name, directed, weighted in product(MODELS, (False, True), (False, True)):
+        identifier = f"{name}-{'directed' if directed else 'undirected'}{'-weighted' if weighted else ''}"
+        marks = [pytest.mark.slow] if weighted and not takes_weights(name) else []
+        yield pytest.param(name, directed, weighted, id=identifier, marks=marks)
+
+
+@pytest.mark.parametrize(("name", "directed", "weighted"), list(cases()))
 def test_ten_epochs_agree_with_pyg_while_spilling(name: str, directed: bool, weighted: bool, tmp_path: Path) -> None:
     if name == "sequential" and not weighted:
         pytest.skip("this model asks for edge weights")

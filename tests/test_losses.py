@@ -90,19 +90,18 @@ def test_losses_are_those_of_pyg_and_the_same_bits_under_every_budget(name: str,
     expected = train_with_pyg(model, data, 6, weighted=False, loss=case.of_pyg)
     whole = train_with_flexgnn(model, store, 6, loss=case.loss)
     assert_close(whole, expected)
-    for blocks in (5, 10):
-        planner = GreedyPlanner(blocks)
+    planner = GreedyPlanner(5)
 
-        def spilled(trainer: Trainer) -> None:
-            assert trainer.history[-1].moved_bytes["arrow write"] > 0
+    def spilled(trainer: Trainer) -> None:
+        assert trainer.history[-1].moved_bytes["arrow write"] > 0
 
-        budget = smallest_budget(model, store, planner, loss=case.loss)
-        options: dict[str, Any] = {"device_memory": budget, "planner": planner, "inspect": spilled}
-        small = train_with_flexgnn(model, store, 6, loss=case.loss, **options)
-        assert small.losses == whole.losses
-        assert torch.equal(small.logits, whole.logits)
-        assert all(torch.equal(small.parameters[n], whole.parameters[n]) for n in whole.parameters)
-        assert all(torch.equal(small.gradients[n], whole.gradients[n]) for n in whole.gradients)
+    budget = smallest_budget(model, store, planner, loss=case.loss)
+    options: dict[str, Any] = {"device_memory": budget, "planner": planner, "inspect": spilled}
+    small = train_with_flexgnn(model, store, 6, loss=case.loss, **options)
+    assert small.losses == whole.losses
+    assert torch.equal(small.logits, whole.logits)
+    assert all(torch.equal(small.parameters[n], whole.parameters[n]) for n in whole.parameters)
+    assert all(torch.equal(small.gradients[n], whole.gradients[n]) for n in whole.gradients)
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,10 @@ def large_store(tmp_path_factory: pytest.TempPathFactory) -> GraphStore:
     return generate(path, num_nodes=300_000, num_edges=3_000_000, num_features=128, num_classes=20)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc")
-@pytest.mark.parametrize("name", ["gcn", "sage", "gcn batch_norm"])
+@pytest.mark.parametrize(
+    "name", ["gcn", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sage", "gcn batch_norm"))]
+)
 def test_anonymous_memory_grows_by_no_more_than_budget_and_fixed_cost(name: str, large_store: GraphStore) -> None:
     model_name, _, norm = name.partition(" ")
     classes = large_store.info.num_classes

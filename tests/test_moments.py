@@ -179,7 +179,7 @@ def check_against_pyg(model: torch.nn.Module, data: Data, store: GraphStore, epo
     return trainer
 
 
-@pytest.mark.parametrize("directed", [False, True], ids=["undirected", "directed"])
+@pytest.mark.parametrize("directed", [pytest.param(False, id="undirected", marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("name", MODELS)
 def test_five_epochs_agree_with_pyg_while_spilling(name: str, directed: bool, tmp_path: Path) -> None:
     data = small_graph(directed=directed)

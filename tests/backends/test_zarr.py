@@ -53,11 +53,13 @@ class TestZarrBackend(TierBackendTests):
     backend = ZarrBackend
 
 
+@pytest.mark.slow
 class TestZarrWithZstd(TierBackendTests):
     backend = ZarrBackend
     settings = SETTINGS[1]
 
 
+@pytest.mark.slow
 class TestZarrWithBlosc(TierBackendTests):
     backend = ZarrBackend
     settings = SETTINGS[2]

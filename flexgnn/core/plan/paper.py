@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binom
 
 from flexgnn.core.errors import ConfigError
 from flexgnn.core.graph.layout import MAX_NODES, MULTI_CLASS, GraphInfo, choose_chunk_rows
@@ -84,6 +83,8 @@ class PaperGraph:
 
     def count_pulls(self, blocks: Blocks) -> PullCounts:
         """Of every block, as expected: a node is needed by a block unless all its far edges miss it."""
+        from scipy.stats import binom  # takes a second to import, which no run needs
+
         rows, others = blocks.row_counts, blocks.count - 1
         found = 1 - np.exp(-self.far_share * self._degree * rows / self.info.num_nodes)
         needed = rows[:, None] * found

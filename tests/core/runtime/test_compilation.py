@@ -88,6 +88,7 @@ def read_only_package(path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(package)], capture_output=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, False])
 def test_kernels_of_a_read_only_package_go_to_the_cache_directory_if_there_is_one(kept: bool, tmp_path: Path) -> None:
     cache = tmp_path / "cache" if kept else Path("/proc/nowhere")
