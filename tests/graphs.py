@@ -21,6 +21,7 @@ from flexgnn.core.planner import Planner
 from flexgnn.core.program.criterion import RowLosses
 from flexgnn.core.program.rewrites import ALL_REWRITES
 from flexgnn.core.runtime.events import Listener
+from flexgnn.planners.greedy import GreedyPlanner
 
 ADAM_EPS = 1e-4
 """Adam would make much of gradients that are zero but for rounding, as those of what a softmax leaves out."""
@@ -170,6 +171,17 @@ def smallest_budget(
     except BudgetError as error:
         return int(str(error).split("smallest that works is ")[1].split()[0])
     raise AssertionError("one byte is no budget")
+
+
+def train_spilled(
+    model: torch.nn.Module, store: GraphStore, epochs: int, *, loss: RowLosses | LinkPrediction | None = None
+) -> Outcome:
+    """In 5 blocks, in the smallest budget that works, spilling to ``arrow``."""
+    planner = GreedyPlanner(5)
+    budget = smallest_budget(model, store, planner, loss=loss)
+    return train_with_flexgnn(
+        model, store, epochs, loss=loss, device_memory=budget, planner=planner, inspect=assert_spilled
+    )
 
 
 def assert_spilled(trainer: Trainer) -> None:

@@ -23,7 +23,7 @@ from flexgnn import GraphStore
 from flexgnn.cli import main
 from flexgnn.models import NORMS
 from flexgnn.testing import mounted_disk
-from tests.graphs import link_graph, small_graph, store_of
+from tests.graphs import small_graph, store_of
 from tests.machine import keep_stated_profile
 from tests.processes import running, wait_until
 
@@ -97,20 +97,6 @@ def test_a_run_shows_epochs_peaks_and_accuracy(run: Run, graph: Path) -> None:
     assert all(len(line.split()) == 6 for line in epochs)
     for part in ("ram", "arrow", "15.6 KiB", "arrow write", "test accuracy: 0."):
         assert part in shown
-
-
-def test_links_are_imported_planned_learned_and_predicted_from(run: Run, tmp_path: Path) -> None:
-    graph, output, z = tmp_path / "links", tmp_path / "out", tmp_path / "z.npy"
-    torch.save(data := link_graph(), tmp_path / "data.pt")
-    assert "save Data.from_dict(data.to_dict())" in refused(run, "import", tmp_path / "data.pt", graph)
-    torch.save(Data.from_dict(data.to_dict()), tmp_path / "data.pt")
-    assert "60 nodes" in (shown := run("import", tmp_path / "data.pt", graph).stdout)
-    assert "pairs" in shown
-    settings = ("--dataset", graph, "--hidden", 8)
-    assert "GFLOP" in run("plan", *settings, "--machine", "laptop-nvme", "-o", tmp_path / "plan.json").stdout
-    run("run", *settings, "--epochs", 2, "--patience", 1, "--device-memory", "200KB", "--output", output)
-    assert "60 nodes x 8 values" in run("predict", output, "-o", z).stdout
-    assert np.load(z).shape == (60, 8)
 
 
 def test_a_recorded_run_can_be_reported_and_predicts(run: Run, graph: Path, tmp_path: Path) -> None:

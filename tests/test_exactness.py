@@ -21,10 +21,10 @@ from flexgnn import Trainer
 from flexgnn.planners.greedy import GreedyPlanner
 from tests.graphs import (
     assert_close,
-    assert_spilled,
     small_graph,
     smallest_budget,
     store_of,
+    train_spilled,
     train_with_flexgnn,
     train_with_pyg,
 )
@@ -142,11 +142,7 @@ def test_ten_epochs_agree_with_pyg_while_spilling(name: str, directed: bool, wei
     model = MODELS[name](5, 3)
     store = store_of(data, tmp_path / "graph", chunk_rows=8)
     expected = train_with_pyg(model, data, 10, weighted=weighted and takes_weights(name))
-    planner = GreedyPlanner(5)
-    budget = smallest_budget(model, store, planner)
-    assert_close(
-        train_with_flexgnn(model, store, 10, device_memory=budget, planner=planner, inspect=assert_spilled), expected
-    )
+    assert_close(train_spilled(model, store, 10), expected)
     assert_close(train_with_flexgnn(model, store, 10), expected)
 
 

@@ -14,23 +14,24 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch_geometric.data import Data
 from torch_geometric.nn import GAT, GCN, GraphSAGE
+from typer.testing import CliRunner
 
 from flexgnn import EarlyStopping, GraphStore, LinkPrediction, Trainer
+from flexgnn.cli import app
 from flexgnn.core.errors import ConfigError, GraphError, LoweringError
 from flexgnn.core.graph.layout import LINKED, TRAIN
 from flexgnn.core.program.links import dot_product
 from flexgnn.core.program.negatives import SAMPLED, NegativeSampler, PairRows
 from flexgnn.core.program.row_context import RowContext
-from flexgnn.planners.greedy import GreedyPlanner
+from flexgnn.launch import import_file
 from tests.graphs import (
     Outcome,
     assert_close,
-    assert_spilled,
     link_graph,
     relative_error,
     small_graph,
-    smallest_budget,
     store_of,
+    train_spilled,
     train_with_flexgnn,
 )
 
@@ -101,13 +102,8 @@ def test_links_are_learned_as_by_pyg_and_with_the_same_bits_under_every_budget(n
     assert_same_bits_spilled(whole, model, store, None)
 
 
-def assert_same_bits_spilled(
-    whole: Outcome, model: nn.Module, store: GraphStore, loss: LinkPrediction | None, **more: Any
-) -> None:
-    planner = GreedyPlanner(5)
-    budget = smallest_budget(model, store, planner, loss=loss)
-    options: dict[str, Any] = {"device_memory": budget, "planner": planner, "inspect": assert_spilled, **more}
-    small = train_with_flexgnn(model, store, len(whole.losses), loss=loss, **options)
+def assert_same_bits_spilled(whole: Outcome, model: nn.Module, store: GraphStore, loss: LinkPrediction | None) -> None:
+    small = train_spilled(model, store, len(whole.losses), loss=loss)
     assert small.losses == whole.losses
     assert torch.equal(small.logits, whole.logits)
     assert all(torch.equal(small.gradients[n], whole.gradients[n]) for n in whole.gradients)
@@ -233,6 +229,26 @@ def test_pairs_come_back_from_a_store(tmp_path: Path) -> None:
 
 def _sorted(pairs: Tensor, linked: Tensor) -> list[tuple[float, ...]]:
     return sorted((*pair, one) for pair, one in zip(pairs.T.tolist(), linked.tolist(), strict=True))
+
+
+def test_the_command_line_imports_plans_learns_and_predicts(tmp_path: Path) -> None:
+    def run(*arguments: object) -> str:
+        ended = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert ended.exit_code == 0, ended.output
+        return ended.output
+
+    file, graph, output, z = (tmp_path / name for name in ("data.pt", "links", "out", "z.npy"))
+    torch.save(data := link_graph(), file)
+    options: dict[str, Any] = {"order": "auto", "task": None, "overwrite": False, "on_order": lambda order: None}
+    with pytest.raises(GraphError, match=r"save Data.from_dict\(data.to_dict\(\)\)"):
+        import_file(file, graph, **options)
+    torch.save(Data.from_dict(data.to_dict()), file)
+    assert "pairs" in run("import", file, graph)
+    settings = ("--dataset", graph, "--hidden", 8)
+    assert "GFLOP" in run("plan", *settings, "--machine", "laptop-nvme", "-o", tmp_path / "plan.json")
+    run("run", *settings, "--epochs", 2, "--patience", 1, "--device-memory", "200KB", "--output", output)
+    run("predict", output, "-o", z)
+    assert np.load(z).shape == (60, 8)
 
 
 def test_labels_of_nodes_can_be_chosen_in_place_of_pairs(tmp_path: Path) -> None:

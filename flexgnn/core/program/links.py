@@ -42,8 +42,8 @@ class LinkPrediction:
     """A function or module of torch, from rows at sources and destinations (P x D each) to scores (P)."""
     negatives: int | None = None
     """So many pairs are drawn for each training link, anew in every epoch: from random nodes that have no edge, and no
-    link, to its destination; where 16 draws found none, from the last. None: one if there is no unlinked training pair
-    in the graph, else none."""
+    training link, to its destination; where 16 draws found none, from the last. None: one if there is no unlinked
+    training pair in the graph, else none."""
 
     def __post_init__(self) -> None:
         if not callable(self.decoder) or isinstance(self.decoder, type):

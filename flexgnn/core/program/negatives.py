@@ -1,4 +1,4 @@
-"""Pairs of nodes without a link, drawn anew in every epoch, as functions of a counter: no other than the rows' own.
+"""Pairs of nodes without a link, drawn anew in every epoch, as functions of a counter.
 
 Shape legend: T nodes of a tile, P pairs into it, E edges into it.
 """
@@ -59,14 +59,13 @@ class NegativeSampler:
         Args:
             pairs: those that the graph has.
             kinds: of them.
-            edges: of the graph, which are not drawn, and neither are pairs that are linked.
+            edges: of the graph, which are not drawn, and neither are training links. Of other links nothing is told.
             rows: the tile.
             first_pair: position of the first of ``pairs`` in the graph.
         """
         links = np.flatnonzero((kinds & (TRAIN | LINKED)) == (TRAIN | LINKED))
         destinations = pairs.destinations()
-        given = PairRows(indptr=pairs.indptr, sources=pairs.sources)
-        known = np.concatenate([given.keys(self.num_nodes)[(kinds & LINKED) != 0], edges.keys(self.num_nodes)])
+        known = np.concatenate([pairs.keys(self.num_nodes)[links], edges.keys(self.num_nodes)])
         drawn_to = np.repeat(destinations[links], self.number)
         known.sort()
         drawn = self._draw(known, drawn_to, self._counters(links, len(kinds)), rows, first_pair)
