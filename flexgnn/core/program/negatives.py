@@ -68,17 +68,14 @@ class NegativeSampler:
         known = np.concatenate([pairs.keys(self.num_nodes)[links], edges.keys(self.num_nodes)])
         drawn_to = np.repeat(destinations[links], self.number)
         known.sort()
-        drawn = self._draw(known, drawn_to, self._counters(links, len(kinds)), rows, first_pair)
+        # Those of the draws for all pairs of the tile that are for links.
+        chosen = (links[:, None] * self.number + np.arange(self.number)).reshape(-1)
+        drawn = self._draw(known, drawn_to, chosen, rows, first_pair)
         order = np.argsort(np.concatenate([destinations, drawn_to]), kind="stable")
         counts = np.diff(pairs.indptr) + np.bincount(drawn_to, minlength=len(pairs.indptr) - 1)
         sources = np.concatenate([pairs.sources, drawn])[order]
         kinds = np.concatenate([kinds, np.full(len(drawn), SAMPLED, dtype=kinds.dtype)])[order]
         return PairRows(indptr=np.append(0, np.cumsum(counts)), sources=sources), kinds
-
-    def _counters(self, links: Array, num_pairs: int) -> Array:
-        """Which of the draws for all pairs of the tile are those for ``links``."""
-        chosen: Array = np.arange(num_pairs * self.number).reshape(num_pairs, self.number)[links].reshape(-1)
-        return chosen
 
     def _draw(self, known: Array, destinations: Array, chosen: Array, rows: RowContext, first_pair: int) -> Array:
         """A source for each of ``destinations``: another node, whose key is not among ``known``, which ascend.
