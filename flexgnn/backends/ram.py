@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import torch
+from torch import Tensor
 
+from flexgnn.core.compute import ComputeBackend
 from flexgnn.core.errors import BudgetError
 from flexgnn.core.hookspecs import hookimpl
 from flexgnn.core.sizes import format_size
-from flexgnn.core.tier import Array, ComputeBackend
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -32,7 +34,7 @@ class RamBackend(ComputeBackend):
             return available
         return min([available, *cgroup_free_bytes(membership.read_text(), _CGROUPS)])
 
-    def allocate(self, size_bytes: int) -> Array:
+    def allocate(self, size_bytes: int) -> Tensor:
         """A buffer that takes memory page by page as it is written, and gives it back once it is forgotten.
 
         Raises:
@@ -49,7 +51,7 @@ class RamBackend(ComputeBackend):
             # Faulting in 2 MiB at a time fills fresh memory 4 to 5 times faster than 4 KiB at a time.
             with contextlib.suppress(OSError):  # a kernel without huge pages
                 pages.madvise(mmap.MADV_HUGEPAGE)
-        return np.frombuffer(pages, dtype=np.uint8, count=size_bytes)
+        return torch.from_numpy(np.frombuffer(pages, dtype=np.uint8, count=size_bytes))
 
 
 def cgroup_free_bytes(membership: str, mount: Path) -> Iterator[int]:

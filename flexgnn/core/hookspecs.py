@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from flexgnn.core.compute import ComputeBackend
     from flexgnn.core.graph.dataset import Dataset
     from flexgnn.core.planner import Planner
-    from flexgnn.core.tier import ComputeBackend, TierBackend
+    from flexgnn.core.tier import TierBackend
 
 PROJECT = "flexgnn"
 """The entry-point group, and the prefix of every hook."""
@@ -48,7 +49,7 @@ def flexgnn_list_compute_backends() -> Sequence[type[ComputeBackend]]:
     Called when backends are listed or one is looked up by ``--device``; nothing is allocated yet.
 
     Returns:
-        Concrete subclasses of :class:`~flexgnn.core.tier.ComputeBackend`, each with a ``name`` of its own.
+        Concrete subclasses of :class:`~flexgnn.core.compute.ComputeBackend`, each with a ``name`` of its own.
     """
 
 

@@ -18,10 +18,11 @@ from typing import Any, cast
 import pluggy
 
 from flexgnn.core import hookspecs
+from flexgnn.core.compute import ComputeBackend
 from flexgnn.core.errors import PluginError
 from flexgnn.core.graph.dataset import Dataset
 from flexgnn.core.planner import Planner
-from flexgnn.core.tier import CONTRACT_VERSION, ComputeBackend, TierBackend
+from flexgnn.core.tier import CONTRACT_VERSION, TierBackend
 
 
 @dataclass(frozen=True)

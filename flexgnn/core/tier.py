@@ -1,8 +1,6 @@
-"""What a tier of memory must be able to do: the contract that backends implement.
+"""What a storage tier must be able to do: the contract that backends implement.
 
-Two kinds of backend stand behind tiers. A :class:`ComputeBackend` hands out the memory that kernels and
-segments work in (RAM on a CPU, device memory on a GPU); the plan divides it. A :class:`TierBackend`
-stores tensors below it, as immutable blobs under a key.
+A :class:`TierBackend` stores tensors below the compute tier (``compute.py``), as immutable blobs under a key.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from flexgnn.core.errors import DamagedBlobError, TierError, TierFullError
 from flexgnn.core.settings import NoSettings, parse_settings
 from flexgnn.core.sizes import format_size
 
-__all__ = ["CONTRACT_VERSION", "Array", "Blob", "ComputeBackend", "TierBackend", "TierOptions"]
+__all__ = ["CONTRACT_VERSION", "Array", "Blob", "TierBackend", "TierOptions"]
 
 CONTRACT_VERSION = 1
 """Of :class:`TierBackend`. It grows when backends have to be changed to go on working."""
@@ -63,6 +61,8 @@ class TierBackend(ABC):
     """The :data:`CONTRACT_VERSION` that the backend was written for, as a number."""
     settings_type: ClassVar[type] = NoSettings
     """A frozen dataclass: what users can set, with defaults. Its docstrings are the help."""
+    durable: ClassVar[bool] = True
+    """Whether blobs outlive the process that put them, for a tier that is opened again over the same location."""
     local: ClassVar[bool] = True
     """Whether blobs are in a directory of this machine. If not, users name a location of the backend's own kind."""
     alignment_bytes: ClassVar[int] = 1
@@ -115,7 +115,7 @@ class TierBackend(ABC):
 
     @abstractmethod
     def flush(self) -> None:
-        """Return once everything put before survives a crash of the machine."""
+        """Return once everything put before survives a crash of the machine, if anything can."""
 
     @abstractmethod
     def close(self) -> None:
@@ -253,18 +253,3 @@ class TierBackend(ABC):
             return 0
         except TierError:
             return otherwise
-
-
-class ComputeBackend(ABC):
-    """The memory in which steps run."""
-
-    name: ClassVar[str]
-    """The name of the tier: ``ram``, ``cuda``."""
-
-    @abstractmethod
-    def free_bytes(self) -> int:
-        """Bytes this process could use now without pushing anything out."""
-
-    @abstractmethod
-    def allocate(self, size_bytes: int) -> Array:
-        """A writable buffer of ``size_bytes`` uint8, aligned to 64 bytes, that counts as used once touched."""

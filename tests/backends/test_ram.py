@@ -3,9 +3,9 @@
 import gc
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
+import torch
 
 from flexgnn.backends.ram import RamBackend, cgroup_free_bytes
 from flexgnn.core.errors import BudgetError
@@ -31,8 +31,8 @@ def test_pages_count_once_touched_and_go_back_when_forgotten() -> None:
 @pytest.mark.parametrize("size_bytes", [0, 1, 63, 4096, 3 * MIB + 7])
 def test_buffers_are_aligned_writeable_bytes(size_bytes: int) -> None:
     buffer = RamBackend().allocate(size_bytes)
-    assert (buffer.dtype, buffer.shape) == (np.uint8, (size_bytes,))
-    assert buffer.ctypes.data % 64 == 0
+    assert (buffer.dtype, buffer.shape) == (torch.uint8, (size_bytes,))
+    assert buffer.data_ptr() % 64 == 0
     buffer[:] = 7
     assert (buffer == 7).all()
 

@@ -1,7 +1,8 @@
 """Rows that are stored as bfloat16: float32 without the lower half of its bits, rounded to nearest, ties to even.
 
 Numpy has no such numbers. Arrays hold their bits as uint16, which every storage tier can keep; nothing else that steps
-work on is uint16. They are made and read here, and computed with nowhere: a float32 comes out of each.
+work on is uint16. Copying float32 into such a tensor rounds them. Nothing is computed with them: a float32 comes out of
+each.
 """
 
 from __future__ import annotations
@@ -22,10 +23,16 @@ BITS_DTYPE = "uint16"
 """The numpy dtype of arrays that hold bfloat16."""
 
 
-def stored_tensor(array: Array) -> Tensor:
-    """The memory of ``array`` as a tensor: bfloat16 where it holds such bits. Copying float32 into it rounds them."""
-    tensor = torch.from_numpy(array)
-    return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
+def stored_dtype(name: str) -> torch.dtype:
+    """The type of tensors over memory that numpy knows as of type ``name``: bfloat16 where it holds such bits."""
+    dtype: torch.dtype = torch.bfloat16 if name == BITS_DTYPE else getattr(torch, np.dtype(name).name)
+    return dtype
+
+
+def stored_array(tensor: Tensor) -> Array:
+    """The memory of ``tensor``, on the CPU, as numpy and storage tiers know it: uint16 where it is bfloat16."""
+    array: Array = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
 
 
 def as_stored(tensor: Tensor) -> Tensor:

@@ -104,7 +104,6 @@ LINK_LOSS = TrainingLoss(total=_total, divisor=None)
 """The sum over training pairs, those that were drawn among them."""
 
 
-def right_decisions(outputs: Tensor) -> tuple[float, float, float]:
-    """On training, validation and test pairs of some nodes (R x 4), those that were drawn excepted."""
-    train, validation, test = outputs[:, 1:].sum(0, dtype=torch.float64).tolist()
-    return train, validation, test
+def right_decisions(outputs: Tensor) -> Tensor:
+    """On training, validation and test pairs of some nodes (R x 4), those that were drawn excepted: float64 [3]."""
+    return outputs[:, 1:].sum(0, dtype=torch.float64)

@@ -25,7 +25,8 @@ _FLAGS = TRAIN, VALIDATION, TEST = 1, 2, 4
 class TileLoss:
     """A tile's share of the loss."""
 
-    loss: float
+    loss: Tensor
+    """float64, without dimensions."""
     gradient: Tensor
     """R x C: of the whole graph's loss, for the logits."""
 
@@ -44,36 +45,50 @@ def tile_loss(logits: Tensor, labels: Tensor, split: Tensor, loss: TrainingLoss,
     with torch.enable_grad():
         total = loss.total(leaf, labels, (split & TRAIN) != 0) / divisor
         (gradient,) = torch.autograd.grad(total, leaf)
-    return TileLoss(loss=float(total.detach()), gradient=gradient)
+    return TileLoss(loss=total.detach().double(), gradient=gradient)
 
 
-def tile_scores(logits: Tensor, labels: Tensor, split: Tensor, task: str) -> tuple[float, float, float]:
-    """Right decisions, or for regression absolute errors, summed over training, validation and test nodes, or pairs."""
+def tile_scores(logits: Tensor, labels: Tensor, split: Tensor, task: str) -> Tensor:
+    """Right decisions, or for regression absolute errors, summed over training, validation and test nodes, or pairs.
+
+    Returns:
+        float64 [3], on the device of ``logits``.
+    """
     if task == LINKS:
         return right_decisions(logits)
     if task != REGRESSION:
         return count_correct(logits, labels, split)
-    train, validation, test = (_absolute_errors(logits, labels, (split & flag) != 0) for flag in _FLAGS)
-    return train, validation, test
+    return _by_split((logits - labels).abs(), split)
 
 
-def _absolute_errors(logits: Tensor, labels: Tensor, chosen: Tensor) -> float:
-    return float((logits[chosen] - labels[chosen]).abs().sum(dtype=torch.float64))
-
-
-def count_correct(logits: Tensor, labels: Tensor, split: Tensor) -> tuple[int, int, int]:
-    """Right decisions among the tile's training, validation and test nodes.
+def count_correct(logits: Tensor, labels: Tensor, split: Tensor) -> Tensor:
+    """Right decisions among the tile's training, validation and test nodes (float64 [3]).
 
     A decision is the class of a node, or with several labels a node, each of its labels.
     """
-    if labels.ndim == 1:
-        counts = np.zeros(TRAIN + VALIDATION + TEST + 1, dtype=np.int64)
-        _count_right(logits.numpy(), labels.numpy(), split.numpy(), counts)
-        train, validation, test = (sum(int(c) for s, c in enumerate(counts) if s & f) for f in _FLAGS)
-        return train, validation, test
-    right = (logits > 0) == (labels > 0.5)
-    train, validation, test = (int(right[(split & flag) != 0].sum()) for flag in _FLAGS)
-    return train, validation, test
+    if labels.ndim > 1:
+        return _by_split((logits > 0) == (labels > 0.5), split)
+    if logits.device.type != "cpu":
+        return _by_split(right_rows(logits, labels)[:, None], split)
+    counts = np.zeros(TRAIN + VALIDATION + TEST + 1, dtype=np.int64)
+    _count_right(logits.numpy(), labels.numpy(), split.numpy(), counts)
+    sums = [sum(int(c) for s, c in enumerate(counts) if s & flag) for flag in _FLAGS]
+    return torch.tensor(sums, dtype=torch.float64)
+
+
+def _by_split(values: Tensor, split: Tensor) -> Tensor:
+    """The sums of ``values`` (R x K) over the nodes of each split: float64 [3]."""
+    of_rows = values.sum(1, dtype=torch.float64)
+    return torch.stack([torch.where((split & flag) != 0, of_rows, 0.0).sum() for flag in _FLAGS])
+
+
+def right_rows(logits: Tensor, labels: Tensor) -> Tensor:
+    """bool, R: whether a row's label is the first of its largest logits; False where the label is below 0."""
+    chosen = logits.gather(1, labels.clamp(min=0)[:, None])
+    columns = torch.arange(logits.shape[1], device=logits.device)
+    before, other = columns < labels[:, None], columns != labels[:, None]
+    larger = torch.where(before, ~(logits < chosen), ~(logits <= chosen)) & other
+    return (labels >= 0) & ~larger.any(1)
 
 
 @compiled(boundscheck=False)

@@ -32,9 +32,9 @@ class Moments:
 
     count: int
     """Rows."""
-    mean: Array
+    mean: Tensor
     """float64, D."""
-    squares: Array
+    squares: Tensor
     """float64, D: sums of squared deviations from the mean."""
 
     def __add__(self, other: Moments) -> Moments:
@@ -50,18 +50,22 @@ class Moments:
     @property
     def tensor(self) -> Tensor:
         """float32, 2 x D: means, then variances (biased: over the number of rows)."""
-        return torch.from_numpy(np.stack([self.mean, self.squares / self.count]).astype(np.float32))
+        return torch.stack([self.mean, self.squares / self.count]).float()
 
     @property
     def unbiased_variance(self) -> Tensor:
         """float32, D."""
-        return torch.from_numpy((self.squares / (self.count - 1)).astype(np.float32))
+        return (self.squares / (self.count - 1)).float()
 
 
 def moments_of_rows(x: Tensor) -> Moments:
     """The moments of ``x`` (R x D, float32)."""
-    mean, squares = np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    _add_moments(x.contiguous().numpy(), mean, squares)
+    if x.device.type != "cpu":
+        squares, mean = torch.var_mean(x.double(), 0, correction=0)
+        return Moments(count=len(x), mean=mean, squares=squares * len(x))
+    sums = np.zeros((2, x.shape[1]))
+    _add_moments(x.contiguous().numpy(), *sums)
+    mean, squares = torch.from_numpy(sums)
     return Moments(count=len(x), mean=mean, squares=squares)
 
 

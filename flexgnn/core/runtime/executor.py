@@ -13,14 +13,16 @@ from itertools import pairwise
 from types import TracebackType
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from flexgnn.core.compute import ComputeBackend
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.decisions import BY_HALOS
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.workload import Pull, Step, edge_field, topology_fields
 from flexgnn.core.program.criterion import default_loss
-from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR, add_rows
+from flexgnn.core.program.neighbors import Neighbors
 from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.runtime.events import Listener, SetupFinished, StepFinished
 from flexgnn.core.runtime.memory import Memory, opening_and_closing
@@ -29,9 +31,8 @@ from flexgnn.core.runtime.movement import Movement
 from flexgnn.core.runtime.setup import Setup
 from flexgnn.core.runtime.storage import Storage
 from flexgnn.core.runtime.tile_pool import single_threaded_products, tile_pool
-from flexgnn.core.runtime.tile_view import Neighbors, StepData
+from flexgnn.core.runtime.tile_view import StepData
 from flexgnn.core.runtime.tiles import TileResult, TileRunner
-from flexgnn.core.tier import Array, ComputeBackend
 
 RowsOf = Callable[[tuple[int, int]], RowContext]
 """From a tile to the rows that it is."""
@@ -44,14 +45,27 @@ LogitsSink = Callable[[int, Tensor], None]
 class Totals:
     """Sums over the steps of one pass."""
 
-    loss: float = 0.0
-    scores: list[float] = field(default_factory=lambda: [0, 0, 0])
-    """Of training, validation and test nodes: right decisions, or absolute errors."""
+    counted: Tensor | float = 0.0
+    """float64 [4]: as in :class:`TileResult`."""
     moments: MomentSums = field(default_factory=MomentSums)
 
+    @property
+    def loss(self) -> float:
+        """Of the whole graph."""
+        return self._numbers[0]
+
+    @property
+    def scores(self) -> list[float]:
+        """Of training, validation and test nodes: right decisions, or absolute errors."""
+        return self._numbers[1:]
+
+    @property
+    def _numbers(self) -> list[float]:
+        return self.counted.tolist() if isinstance(self.counted, Tensor) else [self.counted] * 4
+
     def add(self, result: TileResult) -> None:
-        self.loss += result.loss
-        self.scores = [a + b for a, b in zip(self.scores, result.scores, strict=True)]
+        if result.counted is not None:
+            self.counted = self.counted + result.counted
         for parameter, gradient in result.gradients:
             if parameter.grad is None:
                 parameter.grad = gradient.clone()
@@ -70,7 +84,6 @@ class Executor:
         storage: Storage | None,
         backend: ComputeBackend,
         *,
-        threads: int,
         loss_divisor: float,
         listener: Listener,
     ) -> None:
@@ -79,15 +92,17 @@ class Executor:
         self._workload = plan.workload
         self._clock_start = time.perf_counter()
         self.memory = Memory(plan, backend)
-        self.movement = Movement(plan, store, storage, self.memory, listener, self._clock_start)
+        self._copies = backend.copies()
+        self.movement = Movement(plan, store, storage, self.memory, self._copies, listener, self._clock_start)
+        self._device, self._kernels = backend.device, backend.kernels()
         task = store.info.task
         self._runner = TileRunner(plan.workload, plan.problem.loss or default_loss(task), loss_divisor, task)
-        self._threads = threads
-        self._pool = tile_pool(threads)
+        self._threads = plan.problem.threads
+        self._pool = tile_pool(self._threads)
 
     def __enter__(self) -> Executor:
         start = time.perf_counter()
-        Setup(self._plan, self._store, self.memory, self.storage).run()
+        Setup(self._plan, self._store, self.memory, self.storage, self._copies).run()
         self._listener(SetupFinished(seconds=time.perf_counter() - start))
         return self
 
@@ -148,7 +163,7 @@ class Executor:
         for tile, result in self._results(step, work, tiles):
             totals.add(result)
             for name, (rows, values) in result.added.items():
-                add_rows(self.memory.whole(name), rows, values.contiguous().numpy())
+                self._kernels.add_rows(self.memory.whole(name), torch.from_numpy(rows), values)
             if sink is not None and result.logits is not None:
                 sink(first_row + tile[0], result.logits)
         self.movement.write_behind(step, self._gather)
@@ -179,7 +194,7 @@ class Executor:
             at_once = self._threads  # what tiles add waits for its turn, and takes room meanwhile
             if step.index == self._workload.first_step(step.phase):
                 for name in step.phase.adds_to:
-                    self.memory.whole(name)[...] = 0
+                    self.memory.whole(name).zero_()
         for first in range(0, len(tiles), at_once):
             some = tiles[first : first + at_once]
             yield from zip(some, self._pool.map(work, some), strict=True)
@@ -191,9 +206,11 @@ class Executor:
         pulls = phase.pulled
         return StepData(
             phase=phase,
+            kernels=self._kernels,
+            device=self._device,
             rows={name: self.memory.rows(name, block) for name in names},
             slices=self._workload.slices,
-            moments=sums.tensors(self._workload.program),
+            moments=sums.tensors(self._workload.program, self._device),
             moment_shares=sums.shares(),
             neighbors={name: self._neighbors(pull, block) for name, pull in pulls.items()},
             partial={
@@ -214,12 +231,12 @@ class Executor:
             halo=local[:0],
             halo_start=0,
             halo_stop=0,
-            cursor=NO_CURSOR,
-            next_cursor=NO_CURSOR,
+            cursor=None,
+            next_cursor=None,
             last_pass=True,
             indptr=indptr,
             indices=indices,
-            weights=rest[0] if pull.weighted else NO_VECTOR,
+            weights=rest[0] if pull.weighted else None,
             edge_data={given: self.memory.rows(edge_field(pull, given), block) for given in pull.edge_inputs},
             positions=rest[-1] if pull.positions and packed else indices,
             own=0 if packed else self._workload.blocks.start(block),
@@ -246,9 +263,9 @@ class Executor:
         return replace(data, pulled=True)
 
     def _passes(self, pull: Pull, block: int, neighbors: Neighbors) -> Iterator[Neighbors]:
-        cursors = [NO_CURSOR, NO_CURSOR]
+        cursors: tuple[Tensor | None, ...] = (None, None)
         if self.memory.find("cursor", pull.field, block) is not None:
-            cursors = np.split(self.memory.exchanged("cursor", pull.field, block), 2)
+            cursors = self.memory.exchanged("cursor", pull.field, block).chunk(2)
         last = self._workload.halo_passes(pull, block)[-1]
         for number, (part, halo) in enumerate(self.movement.halo_passes(pull, block)):
             yield replace(
@@ -265,12 +282,11 @@ class Executor:
         tiles = self._workload.blocks.tiles(block)
         list(self._pool.map(lambda tile: self._runner.advance(data, field, tile, rows_of(tile)), tiles))
 
-    def _gather(self, rows: Array, chosen: Array, out: Array) -> None:
+    def _gather(self, rows: Tensor, chosen: Tensor, out: Tensor) -> None:
         """``out = rows[chosen]``, a part for each thread."""
         bounds = np.linspace(0, len(chosen), self._threads + 1).astype(int)
 
         def gather(part: tuple[int, int]) -> None:
-            # With mode "clip" numpy writes straight to `out`; every index is in range.
-            np.take(rows, chosen[slice(*part)], axis=0, out=out[slice(*part)], mode="clip")
+            self._kernels.gather(rows, chosen[slice(*part)], out[slice(*part)])
 
         list(self._pool.map(gather, pairwise(bounds)))

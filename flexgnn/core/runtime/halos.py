@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
+from torch import Tensor
+
 from flexgnn.core.plan.topology import HaloPass
 from flexgnn.core.plan.workload import Pull, Workload
-from flexgnn.core.tier import Array
 
-ReadPieces = Callable[[list[tuple[int, Array]]], list[Future[None]]]
-"""Starts to read the rows that this block needs of owners, each into an array."""
+ReadPieces = Callable[[list[tuple[int, Tensor]]], list[Future[None]]]
+"""Starts to read the rows that this block needs of owners, each into a tensor."""
 
 
 class HaloStream:
     """The halo of one block for one pull. Two passes are loaded ahead; each makes room for the one after the next."""
 
-    def __init__(self, workload: Workload, pull: Pull, block: int, window: Array, read_pieces: ReadPieces) -> None:
+    def __init__(self, workload: Workload, pull: Pull, block: int, window: Tensor, read_pieces: ReadPieces) -> None:
         self._passes = workload.halo_passes(pull, block)
         self._needed = workload.halo_counts(pull).needed[block]
         self._window, self._read_pieces = window, read_pieces
@@ -29,7 +30,7 @@ class HaloStream:
         for index in range(min(2, len(self._passes))):
             self._load(index, exists)
 
-    def passes(self) -> Iterator[tuple[HaloPass, Array]]:
+    def passes(self) -> Iterator[tuple[HaloPass, Tensor]]:
         """Each pass with its rows, once they have arrived. The rows are valid until the next is asked for."""
         self.start(lambda owner: True)
         for index, part in enumerate(self._passes):
@@ -39,7 +40,7 @@ class HaloStream:
             if index + 2 < len(self._passes):
                 self._load(index + 2, lambda owner: True)
 
-    def _rows(self, index: int) -> Array:
+    def _rows(self, index: int) -> Tensor:
         part = self._passes[index]
         first = (index % 2) * self._pass_rows
         return self._window[first : first + part.stop - part.start]
@@ -56,12 +57,12 @@ class HaloStream:
 class PackStream:
     """The rows that others need of one block, gathered group by group and written while the next is gathered."""
 
-    def __init__(self, window: Array, rows_per_group: int, write: Callable[[int, Array], Future[None]]) -> None:
+    def __init__(self, window: Tensor, rows_per_group: int, write: Callable[[int, Tensor], Future[None]]) -> None:
         """``write`` starts to write a group, by number."""
         self._window, self._rows_per_group, self._write = window, rows_per_group, write
         self._writes: list[Future[None]] = []
 
-    def send(self, num_rows: int, gather: Callable[[Array], None]) -> Future[None]:
+    def send(self, num_rows: int, gather: Callable[[Tensor], None]) -> Future[None]:
         """Have ``gather`` fill ``num_rows`` rows, and start to write them."""
         group = len(self._writes)
         if group >= 2:

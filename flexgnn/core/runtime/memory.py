@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
-import numpy as np
+import torch
+from torch import Tensor
 
+from flexgnn.core.compute import ComputeBackend
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.slots import SETUP_STEP, Role, Slot
+from flexgnn.core.program.bfloat16 import stored_dtype
 from flexgnn.core.runtime.ledger import Ledger
-from flexgnn.core.tier import Array, ComputeBackend
 
 SlotKey = tuple[Role, str, int]
 
 
 class Memory:
-    """Opens slots when their stay begins and closes them when it ends; gives out arrays over them meanwhile."""
+    """Opens slots when their stay begins and closes them when it ends; gives out tensors over them meanwhile."""
 
     def __init__(self, plan: Plan, backend: ComputeBackend) -> None:
         self._plan = plan
@@ -24,7 +26,7 @@ class Memory:
         self._open: dict[SlotKey, int] = {}
         self._pending: dict[int, list[Future[None]]] = {}
 
-    def open(self, index: int) -> Array:
+    def open(self, index: int) -> Tensor:
         """Begin the stay of slot ``index``; its memory, shaped as the tensor."""
         slot = self._plan.slots[index]
         self.ledger.take(slot.size_bytes, f"{slot.role} {slot.field}")
@@ -51,7 +53,7 @@ class Memory:
         """The slot that is open under that name now."""
         return self._open.get((role, field, block))
 
-    def rows(self, field: str, block: int) -> Array:
+    def rows(self, field: str, block: int) -> Tensor:
         """A field at a block's rows, from a slot of its own or of the whole field; loads have ended."""
         index = self.find("own", field, block)
         if index is not None:
@@ -59,41 +61,41 @@ class Memory:
         blocks = self._plan.workload.blocks
         return self.whole(field)[blocks.start(block) : blocks.stop(block)]
 
-    def whole(self, field: str) -> Array:
+    def whole(self, field: str) -> Tensor:
         """A field at all rows."""
         return self._settled(self._open["whole", field, -1])
 
-    def hubs(self, field: str) -> Array:
+    def hubs(self, field: str) -> Tensor:
         """A packed field at the hubs of all blocks."""
         return self.array(self._open["hubs", field, -1])
 
-    def hubs_of(self, field: str, block: int) -> Array:
+    def hubs_of(self, field: str, block: int) -> Tensor:
         """A packed field at the hubs of ``block``."""
         workload = self._plan.workload
         hub_rows = workload.halos[workload.published[field].topology].hub_rows
         first = sum(hub_rows[:block])
         return self.hubs(field)[first : first + hub_rows[block]]
 
-    def exchanged(self, role: Role, field: str, block: int) -> Array:
+    def exchanged(self, role: Role, field: str, block: int) -> Tensor:
         """A halo or pack."""
         return self._settled(self._open[role, field, block])
 
-    def _settled(self, index: int) -> Array:
+    def _settled(self, index: int) -> Tensor:
         if self._plan.slots[index].loaded:
             self.settle(index)
         return self.array(index)
 
-    def array(self, index: int) -> Array:
+    def array(self, index: int) -> Tensor:
         """The memory of slot ``index``, shaped as the tensor, whether or not its load has ended."""
         slot = self._plan.slots[index]
         field = self._plan.workload.fields[slot.field]
         offset = int(self._plan.arena.offsets[index])
         flat = self._arena[offset : offset + slot.size_bytes]
         if slot.role == "cursor":
-            return flat.view(np.int64)
+            return flat.view(torch.int64)
         if slot.role == "partial":
-            return flat.view(np.float32).reshape(-1, self._plan.workload.published[slot.field].width)
-        flat = flat.view(np.dtype(field.dtype))
+            return flat.view(torch.float32).reshape(-1, self._plan.workload.published[slot.field].width)
+        flat = flat.view(stored_dtype(field.dtype))
         return flat if field.width is None else flat.reshape(-1, field.width)
 
 

@@ -30,22 +30,26 @@ class MomentSums:
             before = self._gradients.get(name)
             self._gradients[name] = gradient.double() if before is None else before.add_(gradient)
 
-    def tensors(self, program: Program) -> dict[str, Tensor]:
+    def tensors(self, program: Program, device: torch.device) -> dict[str, Tensor]:
         """The moments as segments read them (2 x D, float32); zeros where none were added, and no one looks at them."""
         return {
-            m.name: self._moments[m.name].tensor if m.name in self._moments else torch.zeros(2, m.width)
+            m.name: self._moments[m.name].tensor if m.name in self._moments else torch.zeros(2, m.width, device=device)
             for m in program.moments
         }
 
     def shares(self) -> dict[str, Tensor]:
         """What :func:`~flexgnn.core.program.moments.moments_gradient` takes of their gradients."""
-        factors = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
-        return {n: (g * factors / self._moments[n].count).float() for n, g in self._gradients.items()}
+        return {n: _shares(g, self._moments[n].count) for n, g in self._gradients.items()}
 
     def update_running(self, program: Program) -> None:
         """Update the running statistics of the norms of ``program``, after all its tiles were added."""
         for running in program.running:
             update_running(running.norm, self._moments[running.moment])
+
+
+def _shares(gradient: Tensor, count: int) -> Tensor:
+    factors = torch.tensor([[1.0], [2.0]], dtype=torch.float64, device=gradient.device)
+    return (gradient * factors / count).float()
 
 
 def tile_moments(program: Program, phase: Phase, value_of: Callable[[str], Tensor]) -> dict[str, Moments]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from functools import partial
 
+from torch import Tensor
+
+from flexgnn.core.copies import Copies
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.placement import pack_part
 from flexgnn.core.plan.plan import Plan
@@ -16,12 +18,11 @@ from flexgnn.core.plan.workload import Pull, Source, Step
 from flexgnn.core.runtime.events import Listener
 from flexgnn.core.runtime.halos import HaloStream, PackStream
 from flexgnn.core.runtime.memory import Memory
-from flexgnn.core.runtime.setup import own_key, pack_key, read_own
-from flexgnn.core.runtime.storage import Storage
+from flexgnn.core.runtime.setup import StoreRows, own_key, pack_key
+from flexgnn.core.runtime.storage import Storage, StoredBlob, StoredRows
 from flexgnn.core.runtime.transfers import Job, Transfers
-from flexgnn.core.tier import Array
 
-Gather = Callable[[Array, Array, Array], None]
+Gather = Callable[[Tensor, Tensor, Tensor], None]
 """``gather(rows, chosen, out)``: ``out = rows[chosen]``."""
 
 
@@ -34,10 +35,12 @@ class Movement:
         store: GraphStore,
         storage: Storage | None,
         memory: Memory,
+        copies: Copies,
         listener: Listener,
         clock_start: float,
     ) -> None:
         self._plan, self._store, self._stored, self._memory = plan, store, storage, memory
+        self._copies = copies
         self._workload = plan.workload
         self._transfers = Transfers([tier.name for tier in plan.storage_tiers], listener, clock_start)
         self._halos: dict[tuple[str, int], HaloStream] = {}
@@ -64,11 +67,11 @@ class Movement:
     def begin(self, index: int, now: Step) -> None:
         """Open slot ``index`` at the start of step ``now``, and start its load."""
         slot = self._plan.slots[index]
-        array = self._memory.open(index)
+        rows = self._memory.open(index)
         if slot.role == "halo":
-            self._begin_halo(slot, array, now)
+            self._begin_halo(slot, rows, now)
         elif slot.loaded and slot.role == "own":
-            self._memory.expect(index, self._read_own(slot.field, slot.block, array))
+            self._memory.expect(index, self._read_own(slot.field, slot.block, rows))
 
     def fill(self, now: Step) -> None:
         """Start the loads that are due at the start of step ``now``, of the blocks of fields that are wanted whole."""
@@ -89,37 +92,37 @@ class Movement:
                     fills.setdefault(step, []).append((index, block))
         return fills
 
-    def halo_passes(self, pull: Pull, block: int) -> Iterator[tuple[HaloPass, Array]]:
+    def halo_passes(self, pull: Pull, block: int) -> Iterator[tuple[HaloPass, Tensor]]:
         """The halo of ``block`` for ``pull``, part by part."""
         return self._halos.pop((pull.field, block)).passes()
 
-    def _read_own(self, name: str, block: int, array: Array) -> Future[None]:
+    def _read_own(self, name: str, block: int, rows: Tensor) -> Future[None]:
         """Start to read a field's rows at ``block``."""
-        tier, job = self._own(name, block, array)
+        tier, job = self._own(name, block, rows)
         return self._transfers.submit(tier, "read", [job])
 
-    def _own(self, name: str, block: int, array: Array) -> tuple[str, Job]:
+    def _own(self, name: str, block: int, rows: Tensor) -> tuple[str, Job]:
         """How to read a field's rows at ``block``, from the store or from where they were spilled."""
         key = own_key(name, block)
         if self._workload.fields[name].source is not Source.STORE:
-            return self._blob(name, block, key, 0, array)
-        store, plan = self._store, self._plan
-        run = partial(read_own, store, plan, name, block, array)
-        return STORE, Job(key=key, size_bytes=array.nbytes, run=run)
+            return self._blob(name, block, key, 0, rows)
+        source = StoreRows(store=self._store, plan=self._plan, field=name, block=block)
+        return STORE, Job(key=key, size_bytes=rows.nbytes, run=self._copies.into(rows, source))
 
-    def _blob(self, part: str, block: int, key: str, first_row: int, array: Array) -> tuple[str, Job]:
+    def _blob(self, part: str, block: int, key: str, first_row: int, rows: Tensor) -> tuple[str, Job]:
         """How to read rows of a blob, once it is written."""
         tier = self._plan.tier_of(part, block)
-        run = partial(self._storage.get_rows, tier, key, first_row, array)
-        return tier, Job(key=key, size_bytes=array.nbytes, run=run, after=self._writes.get(key))
+        source = StoredRows(storage=self._storage, tier=tier, key=key, first_row=first_row)
+        run = self._copies.into(rows, source)
+        return tier, Job(key=key, size_bytes=rows.nbytes, run=run, after=self._writes.get(key))
 
-    def _begin_halo(self, slot: Slot, array: Array, now: Step) -> None:
+    def _begin_halo(self, slot: Slot, window: Tensor, now: Step) -> None:
         """Load what exists of a halo's first passes; what a step from ``now`` on makes follows when it is asked for."""
         name, block = slot.field, slot.block
         pull, producer = self._workload.published[name], self._producers.get(name)
         needed = self._workload.halo_counts(pull).needed
 
-        def piece(owner: int, rows: Array) -> tuple[str, Job]:
+        def piece(owner: int, rows: Tensor) -> tuple[str, Job]:
             if pull.whole_blocks:
                 return self._own(name, owner, rows)
             groups = self._workload.pack_groups(name, owner)
@@ -127,14 +130,14 @@ class Movement:
             first_row = int(needed[groups[group].start : block, owner].sum())
             return self._blob(pack_part(name), owner, pack_key(name, owner, group), first_row, rows)
 
-        def read(pieces: list[tuple[int, Array]]) -> list[Future[None]]:
+        def read(pieces: list[tuple[int, Tensor]]) -> list[Future[None]]:
             jobs: dict[str, list[Job]] = {}
             for owner, rows in pieces:
                 tier, job = piece(owner, rows)
                 jobs.setdefault(tier, []).append(job)
             return [self._transfers.submit(tier, "read", of_tier) for tier, of_tier in jobs.items()]
 
-        stream = HaloStream(self._workload, pull, block, array, read)
+        stream = HaloStream(self._workload, pull, block, window, read)
         stream.start(lambda owner: producer is None or self._workload.step_index(producer, owner) < now.index)
         self._halos[name, block] = stream
 
@@ -166,7 +169,7 @@ class Movement:
         if first:
             gather(rows, sends[:first], self._memory.hubs_of(name, block))
 
-        def gather_next(out: Array) -> None:
+        def gather_next(out: Tensor) -> None:
             gather(rows, sends[first : first + len(out)], out)
 
         for receivers in self._workload.pack_groups(name, block):
@@ -174,9 +177,10 @@ class Movement:
             self._memory.expect(index, stream.send(count, gather_next))
             first += count
 
-    def _write(self, part: str, block: int, key: str, array: Array) -> Future[None]:
+    def _write(self, part: str, block: int, key: str, rows: Tensor) -> Future[None]:
         storage, tier = self._storage, self._plan.tier_of(part, block)
-        job = Job(key=key, size_bytes=array.nbytes, run=partial(storage.put, tier, key, array))
+        sink = StoredBlob(storage=storage, tier=tier, key=key)
+        job = Job(key=key, size_bytes=rows.nbytes, run=self._copies.out_of(rows, sink))
         write = self._transfers.submit(tier, "write", [job])
         self._writes[key] = write
         return write

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
+from flexgnn.core.compute import ComputeBackend
 from flexgnn.core.errors import BudgetError, StoreError
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.cost import Rates
@@ -20,7 +21,6 @@ from flexgnn.core.runtime.measuring import MachineAtHand
 from flexgnn.core.runtime.page_cache import cached_bytes
 from flexgnn.core.runtime.running import Runner
 from flexgnn.core.runtime.storage import ConfiguredTier
-from flexgnn.core.tier import ComputeBackend
 
 
 class PlanMaker:
@@ -37,14 +37,13 @@ class PlanMaker:
         budget_bytes: int | None,
         wanted: Mapping[str, str],
         storage_dtype: str,
-        threads: int,
         listener: Listener,
     ) -> None:
         """The settings of a trainer; ``saved``: what to follow in training, in place of ``planner``."""
         self.store, self.planner = store, planner
         self._backend, self._tiers = backend, tiers
         self._saved, self._budget_bytes = saved, budget_bytes
-        self._wanted, self._storage_dtype, self._threads = wanted, storage_dtype, threads
+        self._wanted, self._storage_dtype = wanted, storage_dtype
         self._listener = listener
         self.loss: TrainingLoss | None = None
         """The user's own, once it is known how many outputs there are."""
@@ -85,7 +84,7 @@ class PlanMaker:
 
     def _problem(self, program: Program, *, training: bool, cached: bool) -> PlanningProblem:
         """What is to be planned; ``cached``: for storage that the system keeps in memory as well."""
-        machine = self._machine
+        machine, threads = self._machine, self._backend.threads()
         return PlanningProblem(
             program=program,
             store=self.store,
@@ -95,10 +94,10 @@ class PlanMaker:
             wanted=self._wanted,
             storage_dtype=self._storage_dtype,
             loss=self.loss,
-            threads=self._threads,
+            threads=threads,
             training=training,
             evaluation=program.evaluates_apart or not training,
-            rates=Rates(compute=machine.compute_rates(self._threads), store=machine.store_rates(self.store)),
+            rates=Rates(compute=machine.compute_rates(threads), store=machine.store_rates(self.store)),
         )
 
     @cached_property

@@ -7,24 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from flexgnn.core.plan.names import gradient_name, prefixed, published_name, softmax_name, ties_name
 from flexgnn.core.program.adjacency import vector_names
 from flexgnn.core.program.attention import Attention
-from flexgnn.core.program.attention_kernels import (
-    ATTEND,
-    NO_POSITIONS,
-    TO_QUERY,
-    TO_SOURCE,
-    form_of,
-    mask_of,
-    pull_attention,
-)
+from flexgnn.core.program.attention_kernels import ATTEND, TO_QUERY, TO_SOURCE
 from flexgnn.core.program.program import Aggregation
 from flexgnn.core.program.row_context import RowContext
+from flexgnn.core.program.row_kernels import Place
 from flexgnn.core.runtime.tile_view import TileView
 from flexgnn.core.tier import Array
 
@@ -56,12 +48,12 @@ def aggregate(view: TileView, aggregation: Aggregation, rows: RowContext) -> Non
         view.write(output, convolution.forward(*view.neighborhood(source, convolution, rows)))
     elif aggregation.reduce == "max":
         name, out = ties_name(aggregation), view.rows(output)
-        view.pull_max(source, out, view.rows(name) if view.has(name) else np.empty_like(out))
+        view.pull_max(source, out, view.rows(name) if view.has(name) else torch.empty_like(out))
     else:
         view.sum_into(output, source, vector_names(adjacency), weighted=adjacency.weighted)
 
 
-def pull_gradient(view: TileView, aggregation: Aggregation, sums: Array, rows: RowContext) -> None:
+def pull_gradient(view: TileView, aggregation: Aggregation, sums: Tensor, rows: RowContext) -> None:
     """A pass of the gradient of an aggregation's input into ``sums`` (T x D)."""
     name, adjacency = gradient_name(aggregation), aggregation.adjacency
     if aggregation.attention is not None:
@@ -75,7 +67,7 @@ def pull_gradient(view: TileView, aggregation: Aggregation, sums: Array, rows: R
         view.pull_sum(name, vector_names(adjacency).transposed, sums, weighted=adjacency.weighted)
 
 
-def pull_query_gradient(view: TileView, aggregation: Aggregation, sums: Array, rows: RowContext) -> None:
+def pull_query_gradient(view: TileView, aggregation: Aggregation, sums: Tensor, rows: RowContext) -> None:
     """A pass of the gradient of an attention's queries into ``sums`` (T x D)."""
     assert aggregation.attention is not None, "others have no queries"
     own = view.rows(gradient_name(aggregation))
@@ -89,7 +81,7 @@ def publish_gradient(view: TileView, aggregation: Aggregation, gradient: Tensor)
     if aggregation.attention is not None:
         attention, out = aggregation.attention, view.tensor(aggregation.output)
         products = (gradient * out).view(-1, attention.heads, attention.channels).sum(2)
-        keys = torch.from_numpy(_query(view, aggregation)[:, : attention.key_width])
+        keys = _query(view, aggregation)[:, : attention.key_width]
         parts = [gradient, keys, view.tensor(softmax_name(aggregation)), products]
         torch.cat(parts, dim=1, out=view.tensor(name))
     elif aggregation.reduce == "max":
@@ -114,7 +106,7 @@ def differentiate(
     )
 
 
-def _query(view: TileView, aggregation: Aggregation) -> Array:
+def _query(view: TileView, aggregation: Aggregation) -> Tensor:
     assert aggregation.query is not None, "attention has queries"
     return view.rows(view.prefix + aggregation.query)
 
@@ -124,10 +116,9 @@ def _attend(
     attention: Attention,
     source: str,
     work: int,
-    arrays: tuple[Array, Array, Array, Array],
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor],
     rows: RowContext,
 ) -> None:
-    n, mask = view.data.neighbors[source], mask_of(attention, rows)
-    positions = n.positions if mask.threshold else NO_POSITIONS
-    place = n.own, view.first, rows.start, work
-    pull_attention(*view.reach(n), n.indptr, n.indices, positions, *place, form_of(attention), mask, *arrays)
+    """``tensors`` are those of :meth:`RowKernels.pull_attention`, from ``rows`` on."""
+    place = Place(first=view.first, rows=rows)
+    view.data.kernels.pull_attention(view.data.neighbors[source], place, attention, work, *tensors)

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from flexgnn.core.compute import ComputeBackend
 from flexgnn.core.errors import ConfigError, DamagedBlobError
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.runtime.events import DamageFound, Listener, RunPlanned
 from flexgnn.core.runtime.executor import Executor
 from flexgnn.core.runtime.storage import ConfiguredTier, open_storage
-from flexgnn.core.tier import ComputeBackend
 
 
 class Runner:
@@ -25,11 +25,10 @@ class Runner:
         backend: ComputeBackend,
         tiers: Mapping[str, ConfiguredTier],
         *,
-        threads: int,
         verify: bool,
     ) -> None:
         self._store, self._backend, self._tiers = store, backend, tiers
-        self._threads, self._verify = threads, verify
+        self._verify = verify
         self._busy = False
 
     def run(
@@ -102,7 +101,6 @@ class Runner:
                 self._store,
                 storage,
                 self._backend,
-                threads=self._threads,
                 loss_divisor=loss_divisor,
                 listener=listener,
             ) as executor,

@@ -5,8 +5,12 @@ Works block by block, within ``Arena.setup_bytes``.
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
 
+import numpy as np
+from torch import Tensor
+
+from flexgnn.core.copies import Copies, host_tensor
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.counting import list_hubs
 from flexgnn.core.plan.placement import pack_part
@@ -32,17 +36,26 @@ def pack_key(field: str, block: int, group: int) -> str:
     return f"{field}/pack/{block}/{group}"
 
 
-def read_own(store: GraphStore, plan: Plan, name: str, block: int, out: Array) -> None:
-    """Fill ``out`` with a stored field's part at ``block``."""
-    field, blocks = plan.workload.fields[name], plan.workload.blocks
-    assert field.array is not None
-    start, stop = blocks.start(block), blocks.stop(block)
-    if field.array.endswith(("/indices", "/weights", "/attributes", "/types")):
-        edges = plan.workload.halos[_direction_of(field.array)].edges
-        start, stop = sum(edges[:block]), sum(edges[: block + 1])
-    elif field.array.endswith("/indptr"):
-        stop += 1
-    store.read(field.array, start, stop, out=out)
+@dataclass(frozen=True, kw_only=True)
+class StoreRows:
+    """A field's part at a block, in the graph store: a :class:`~flexgnn.core.copies.RowSource`."""
+
+    store: GraphStore
+    plan: Plan
+    field: str
+    block: int
+
+    def read(self, start: int, out: Array) -> None:
+        """Fill ``out`` with rows from ``start`` on."""
+        field, blocks = self.plan.workload.fields[self.field], self.plan.workload.blocks
+        assert field.array is not None, "the store has this field"
+        first = blocks.start(self.block)
+        if field.array.endswith(("/indices", "/weights", "/attributes", "/types")):
+            first = sum(self.plan.workload.halos[_direction_of(field.array)].edges[: self.block])
+        self.store.read(field.array, first + start, first + start + len(out), out=out)
+
+    def lend(self, num_rows: int) -> None:
+        """They are compressed."""
 
 
 def _direction_of(array: str) -> Direction:
@@ -54,8 +67,9 @@ def _direction_of(array: str) -> Direction:
 class Setup:
     """Fills kept slots and stages derived tensors."""
 
-    def __init__(self, plan: Plan, store: GraphStore, memory: Memory, storage: Storage | None) -> None:
+    def __init__(self, plan: Plan, store: GraphStore, memory: Memory, storage: Storage | None, copies: Copies) -> None:
         self._plan, self._store, self._memory, self._storage = plan, store, memory, storage
+        self._copies = copies
         self._workload = plan.workload
 
     def run(self) -> None:
@@ -72,20 +86,26 @@ class Setup:
 
     def _fill_stored(self, index: int) -> None:
         slot = self._plan.slots[index]
-        array = self._memory.open(index)
+        rows = self._memory.open(index)
         if self._workload.fields[slot.field].source is not Source.STORE or slot.role == "hubs":
             return
         if slot.role == "own":
-            read_own(self._store, self._plan, slot.field, slot.block, array)
+            self._read(slot.field, slot.block, rows)
             return
         blocks = self._workload.blocks
         for block in range(blocks.count):
-            read_own(self._store, self._plan, slot.field, block, array[blocks.start(block) : blocks.stop(block)])
+            self._read(slot.field, block, rows[blocks.start(block) : blocks.stop(block)])
+
+    def _read(self, name: str, block: int, rows: Tensor) -> None:
+        self._copies.into(rows, self._rows(name, block))()
+
+    def _rows(self, name: str, block: int) -> StoreRows:
+        return StoreRows(store=self._store, plan=self._plan, field=name, block=block)
 
     def _leave(self, name: str, block: int, array: Array) -> None:
         """Put a derived tensor where steps will look for it."""
         if self._memory.find("own", name, block) is not None:
-            self._memory.rows(name, block)[...] = array
+            _copy(array, self._memory.rows(name, block))
         if (name, block) in self._plan.staged:
             self._put(name, block, own_key(name, block), array)
 
@@ -147,13 +167,17 @@ class Setup:
                 continue
             field = self._workload.fields[name]
             rows = np.empty(field.shape(owner), dtype=field.dtype)
-            read_own(self._store, self._plan, name, owner, rows)
+            self._rows(name, owner).read(0, rows)
             chosen = sends[: self._workload.halos[direction].hub_rows[owner]]
             if len(chosen):
-                self._memory.hubs_of(name, owner)[...] = rows[chosen]
+                _copy(rows[chosen], self._memory.hubs_of(name, owner))
             first = len(chosen)
             for group, receivers in enumerate(self._workload.pack_groups(name, owner)):
                 count = self._workload.halos[direction].pack_rows(owner, receivers)
                 packed = rows[sends[first : first + count]]
                 self._put(pack_part(name), owner, pack_key(name, owner, group), packed)
                 first += count
+
+
+def _copy(array: Array, rows: Tensor) -> None:
+    rows.copy_(host_tensor(array, rows.dtype))

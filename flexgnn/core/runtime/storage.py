@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from flexgnn.core.blob import Blob
 from flexgnn.core.errors import ConfigError, DamagedBlobError, TierFullError
+from flexgnn.core.host_memory_tier import HostMemoryTier
 from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, TierRates
 from flexgnn.core.plan.placement import StorageTier
 from flexgnn.core.plan.plan import Plan
@@ -114,10 +116,59 @@ class Storage:
         if self._checksums:
             self._checksums[tier].check(key, start, out)
 
+    def lend_rows(self, tier: str, key: str, start: int, num_rows: int) -> Array | None:
+        """The memory of these rows, if that is what ``tier`` keeps them in, and nothing is to be verified."""
+        backend = self._tiers[tier]
+        if self._checksums or not isinstance(backend, HostMemoryTier):
+            return None
+        return backend.lend_rows(key, start, num_rows)
+
+    def filling(self, tier: str, key: str, blob: Blob) -> AbstractContextManager[Array] | None:
+        """Memory to fill with what is to be under ``key``, likewise."""
+        backend = self._tiers[tier]
+        if self._checksums or not isinstance(backend, HostMemoryTier):
+            return None
+        return backend.filling(key, blob)
+
     @property
     def peak_bytes(self) -> dict[str, int]:
         """The most that each tier held so far."""
         return {name: tier.peak_bytes for name, tier in self._tiers.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRows:
+    """Rows of a blob, from ``first_row`` on: a :class:`~flexgnn.core.copies.RowSource`."""
+
+    storage: Storage
+    tier: str
+    key: str
+    first_row: int
+
+    def read(self, start: int, out: Array) -> None:
+        """Fill ``out``."""
+        self.storage.get_rows(self.tier, self.key, self.first_row + start, out)
+
+    def lend(self, num_rows: int) -> Array | None:
+        """Their memory."""
+        return self.storage.lend_rows(self.tier, self.key, self.first_row, num_rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredBlob:
+    """The place of a blob: a :class:`~flexgnn.core.copies.BlobSink`."""
+
+    storage: Storage
+    tier: str
+    key: str
+
+    def write(self, array: Array) -> None:
+        """Put it."""
+        self.storage.put(self.tier, self.key, array)
+
+    def fill(self, blob: Blob) -> AbstractContextManager[Array] | None:
+        """Its memory."""
+        return self.storage.filling(self.tier, self.key, blob)
 
 
 @contextmanager

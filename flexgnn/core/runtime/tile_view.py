@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,35 +15,13 @@ from flexgnn.core.plan.names import EVALUATION, KNOWN_EDGES
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
 from flexgnn.core.plan.workload import Phase
 from flexgnn.core.program.adjacency import AdjacencyVectors
-from flexgnn.core.program.bfloat16 import stored_tensor
 from flexgnn.core.program.convolution import Convolution, Neighborhood, neighborhood
 from flexgnn.core.program.edge_inputs import EdgeInput
-from flexgnn.core.program.kernels import NO_VECTOR, pull_max, pull_max_gradient, pull_sum
 from flexgnn.core.program.negatives import PairRows
+from flexgnn.core.program.neighbors import Neighbors
 from flexgnn.core.program.row_context import RowContext
+from flexgnn.core.program.row_kernels import RowKernels
 from flexgnn.core.tier import Array
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Neighbors:
-    """The rows that a block pulls from in one pass, as the kernels want them (``kernels.py``)."""
-
-    local: Array
-    hubs: Array
-    halo: Array
-    halo_start: int
-    halo_stop: int
-    cursor: Array
-    next_cursor: Array
-    last_pass: bool
-    indptr: Array
-    indices: Array
-    weights: Array
-    edge_data: Mapping[EdgeInput, Array]
-    """What convolutions read of edges."""
-    positions: Array
-    """Of the pulled nodes in the graph, edge by edge; where no pull asks for them, anything."""
-    own: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +29,8 @@ class StepData:
     """Everything in the compute tier that a step works on."""
 
     phase: Phase
-    rows: dict[str, Array]
+    kernels: RowKernels
+    rows: dict[str, Tensor]
     """Fields at the block's rows (B x D, or B), read or written."""
     neighbors: dict[str, Neighbors]
     """By pulled field: of the pass that is under way."""
@@ -62,8 +40,9 @@ class StepData:
     """Those of earlier stages (2 x D)."""
     moment_shares: Mapping[str, Tensor]
     """Of later stages, for :func:`~flexgnn.core.program.moments.moments_gradient`."""
-    partial: dict[str, Array]
+    partial: dict[str, Tensor]
     """Sums (B x D, float32) of pulls in several passes, by pulled field, where no field takes them as they grow."""
+    device: torch.device
     pulled: bool = False
     """Whether the last pass has been made as well."""
 
@@ -88,13 +67,13 @@ class TileView:
     def _parts(self, name: str) -> Sequence[str]:
         return self.data.slices.get(name, (name,))
 
-    def rows(self, name: str) -> Array:
-        array: Array = self.data.rows[name][self.first : self._stop]
-        return array
+    def rows(self, name: str) -> Tensor:
+        # Apart from other views of the same memory for autograd, which counts what is written to any of them.
+        return self.data.rows[name][self.first : self._stop].data
 
     def tensor(self, name: str) -> Tensor:
         """A view, or a copy of what comes in slices or is stored as bfloat16."""
-        parts = [stored_tensor(self.rows(part)) for part in self._parts(name)]
+        parts = [self.rows(part) for part in self._parts(name)]
         whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         return whole.float() if whole.dtype == torch.bfloat16 else whole
 
@@ -102,7 +81,7 @@ class TileView:
         """Fill the rows of a field (T x D), with each row of ``values`` times its element of the vector ``scale``."""
         first = 0
         for part in self._parts(name):
-            out = stored_tensor(self.rows(part))
+            out = self.rows(part)
             columns = values[:, first : first + out.shape[1]]
             if scale is None:
                 out.copy_(columns)
@@ -110,56 +89,59 @@ class TileView:
                 torch.mul(columns, self.tensor(scale)[:, None], out=out)
             first += out.shape[1]
 
-    def partial(self, name: str) -> Array:
-        array: Array = self.data.partial[name][self.first : self._stop]
-        return array
+    def partial(self, name: str) -> Tensor:
+        return self.data.partial[name][self.first : self._stop]
 
-    def pull_sum(self, source: str, vectors: AdjacencyVectors, out: Array, *, weighted: bool) -> None:
+    def pull_sum(self, source: str, vectors: AdjacencyVectors, out: Tensor, *, weighted: bool) -> None:
         """Weighted sum over neighbours of ``source`` into ``out`` (T x D)."""
         n = self.data.neighbors[source]
-        loops = NO_VECTOR if vectors.loops is None else self.data.rows[vectors.loops]
-        scale = NO_VECTOR if vectors.row is None else self.data.rows[vectors.row]
-        weights = n.weights if weighted else NO_VECTOR
-        pull_sum(*self.reach(n), n.indptr, n.indices, weights, loops, scale, n.own, self.first, out)
+        loops = None if vectors.loops is None else self.data.rows[vectors.loops]
+        scale = None if vectors.row is None else self.data.rows[vectors.row]
+        self.data.kernels.pull_sum(n, self.first, n.weights if weighted else None, loops, scale, out)
 
     def sum_into(self, output: str, source: str, vectors: AdjacencyVectors, *, weighted: bool) -> None:
         """A pass of the weighted sum over neighbours of ``source`` into field ``output``, rounded after the last."""
         out = self.rows(output)
-        if out.dtype == np.float32:
+        if out.dtype == torch.float32:
             self.pull_sum(source, vectors, out, weighted=weighted)
             return
-        sums = self.partial(source) if source in self.data.partial else np.empty(out.shape, dtype=np.float32)
+        sums = self.partial(source) if source in self.data.partial else self.empty(out.shape[1])
         self.pull_sum(source, vectors, sums, weighted=weighted)
         if self.data.neighbors[source].last_pass:
-            stored_tensor(out).copy_(torch.from_numpy(sums))
+            out.copy_(sums)
 
-    def pull_max(self, source: str, out: Array, ties: Array) -> None:
+    def pull_max(self, source: str, out: Tensor, ties: Tensor) -> None:
         """Maximum over neighbours of ``source`` into ``out`` (T x D), and how many reach it into ``ties``."""
-        n = self.data.neighbors[source]
-        pull_max(*self.reach(n), n.indptr, n.indices, self.first, out, ties)
+        self.data.kernels.pull_max(self.data.neighbors[source], self.first, out, ties)
 
-    def pull_max_gradient(self, source: str, value: Array, out: Array) -> None:
+    def pull_max_gradient(self, source: str, value: Tensor, out: Tensor) -> None:
         """Gradient of the maximum for the rows ``value`` into ``out`` (T x D each)."""
-        n = self.data.neighbors[source]
-        pull_max_gradient(*self.reach(n), n.indptr, n.indices, self.first, value, out)
+        self.data.kernels.pull_max_gradient(self.data.neighbors[source], self.first, value, out)
+
+    def empty(self, columns: int) -> Tensor:
+        """T x ``columns`` float32, to be filled."""
+        return torch.empty(self.num_rows, columns, device=self.data.device)
 
     def neighborhood(self, source: str, convolution: Convolution, rows: RowContext) -> tuple[Tensor, Neighborhood]:
-        """The tile's part of the graph, and the rows of ``source``, which is whole, at its nodes ((T + H) x D)."""
+        """The tile's part of the graph, and the rows of ``source``, which is whole, at its nodes ((T + H) x D).
+
+        On a CPU: nothing else runs convolutions as they are.
+        """
         n = self.data.neighbors[source]
-        pointers, edges = self._edges(n.indptr)
-        reached = PairRows(indptr=pointers, sources=n.indices[edges])
-        edge_data = {given: n.edge_data[given][edges] for given in convolution.edge_inputs}
+        pointers, edges = self._edges(n.indptr.numpy())
+        reached = PairRows(indptr=pointers, sources=n.indices.numpy()[edges])
+        edge_data = {given: n.edge_data[given].numpy()[edges] for given in convolution.edge_inputs}
         if convolution.sampler is not None and rows.training:
             first_pair, kinds = int(n.indptr[self.first]), edge_data[EdgeInput.TYPES]
             extended = convolution.sampler.extend(reached, kinds, self._known_edges(), rows, first_pair)
             reached, edge_data[EdgeInput.TYPES] = extended
         part = neighborhood(reached.indptr, reached.sources, edge_data, n.own + self.first)
         # With mode "clip" numpy looks at each index once; every one is in range.
-        return torch.from_numpy(n.local.take(part.rows, axis=0, mode="clip")), part
+        return torch.from_numpy(n.local.numpy().take(part.rows, axis=0, mode="clip")), part
 
     def _known_edges(self) -> PairRows:
         """The graph's edges into the tile."""
-        indptr, indices = (self.data.rows[name] for name in KNOWN_EDGES)
+        indptr, indices = (self.data.rows[name].numpy() for name in KNOWN_EDGES)
         pointers, edges = self._edges(indptr)
         return PairRows(indptr=pointers, sources=indices[edges])
 
@@ -168,10 +150,6 @@ class TileView:
         pointers = indptr[self.first : self._stop + 1]
         first, stop = int(pointers[0] - indptr[0]), int(pointers[-1] - indptr[0])
         return pointers - pointers[0], slice(first, stop)
-
-    def reach(self, n: Neighbors) -> tuple[Array, Array, Array, int, int, Array, Array, bool]:
-        """The rows of neighbours, as kernels take them."""
-        return n.local, n.hubs, n.halo, n.halo_start, n.halo_stop, n.cursor, n.next_cursor, n.last_pass
 
 
 def aligned_rows(tensor: Tensor) -> Tensor:

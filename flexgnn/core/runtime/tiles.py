@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,9 +50,9 @@ from flexgnn.core.tier import Array
 class TileResult:
     """What a tile adds to the epoch's sums."""
 
-    loss: float = 0.0
-    scores: tuple[float, float, float] = (0, 0, 0)
-    """Of training, validation and test nodes: right decisions, or absolute errors."""
+    counted: Tensor | None = None
+    """float64 [4]: the loss, and of training, validation and test nodes right decisions, or absolute errors; None: of
+    nothing. It stays on the device, since to read it would be to wait for it."""
     gradients: list[tuple[torch.nn.Parameter, Tensor]] = field(default_factory=list)
     moments: Mapping[str, Moments] = field(default_factory=dict)
     moment_gradients: Mapping[str, Tensor] = field(default_factory=dict)
@@ -151,7 +150,7 @@ class TileRunner:
         outputs = run_forward(segment, self._values(view, segment), rows)
         if segment.stage == program.last_stage:
             logits = outputs[program.logits]
-            return TileResult(logits=logits, scores=self._scores(view, logits) if program.labelled else (0, 0, 0))
+            return TileResult(logits=logits, counted=self._counted(view, logits) if program.labelled else None)
         for value, tensor in outputs.items():
             if view.has(prefix + value):
                 view.write(prefix + value, tensor)
@@ -166,8 +165,10 @@ class TileRunner:
 
         return TileResult(moments=tile_moments(program, view.phase, stored))
 
-    def _scores(self, view: TileView, logits: Tensor) -> tuple[float, float, float]:
-        return tile_scores(logits, *self._labels(view), self._task)
+    def _counted(self, view: TileView, logits: Tensor, loss: Tensor | None = None) -> Tensor:
+        """As in :class:`TileResult`; ``loss`` is float64, without dimensions."""
+        scores = tile_scores(logits, *self._labels(view), self._task)
+        return torch.cat([scores.new_zeros(1) if loss is None else loss.reshape(1), scores])
 
     def _labels(self, view: TileView) -> tuple[Tensor, Tensor]:
         """Labels and split; of no nodes where links are predicted."""
@@ -180,20 +181,20 @@ class TileRunner:
     def _loss(self, view: TileView, rows: RowContext) -> TileResult:
         logits_name = self._program.logits
         self._aggregate(view, view.awaited, rows)
-        loss, scores = 0.0, (0.0, 0.0, 0.0)
+        counted: Tensor | None = None
 
         def gradients_of(outputs: NamedTensors) -> NamedTensors:
-            nonlocal loss, scores
+            nonlocal counted
             logits = outputs[logits_name]
             found = tile_loss(logits, *self._labels(view), self._loss_of_rows, self._divisor)
-            loss, scores = found.loss, self._scores(view, logits)
+            counted = self._counted(view, logits, found.loss)
             return {logits_name: found.gradient}
 
         segment = self._segment(view)
         values = self._values(view, segment)
         inputs, parameters = run_backward(segment, values, rows, self._program.needs_grad, gradients_of)
         left = self._leave_gradients(view, segment, inputs, rows)
-        return replace(left, loss=loss, scores=scores, gradients=_present(segment, parameters) + left.gradients)
+        return replace(left, counted=counted, gradients=_present(segment, parameters) + left.gradients)
 
     def _backward(self, view: TileView, rows: RowContext) -> TileResult:
         segment = self._segment(view)
@@ -235,7 +236,7 @@ class TileRunner:
         for later in local_consumers(self._program, name, stage):
             given = view.tensor(partial_gradient_name(name, later.stage))
             total = given.clone() if total is None else total.add_(given)
-        total = torch.zeros(view.num_rows, self._program.widths[name]) if total is None else total
+        total = view.empty(self._program.widths[name]).zero_() if total is None else total
         moments, shares = view.data.moments, view.data.moment_shares
         add_moments_gradients(self._program, name, total, moments, shares, lambda: self._read_again(view, name, rows))
         return total
@@ -250,14 +251,13 @@ class TileRunner:
         return self._pulled(view, name, aggregation.input, partial(pull_gradient, view, aggregation), rows)
 
     def _pulled(
-        self, view: TileView, field: str, value: str, pull: Callable[[Array, RowContext], None], rows: RowContext
+        self, view: TileView, field: str, value: str, pull: Callable[[Tensor, RowContext], None], rows: RowContext
     ) -> Tensor:
         """The gradient of ``value`` that is pulled from ``field``, once ``pull`` has made the last pass."""
-        shape = (view.num_rows, self._program.widths[value])
-        sums = view.partial(field) if field in view.data.partial else np.empty(shape, dtype=np.float32)
+        sums = view.partial(field) if field in view.data.partial else view.empty(self._program.widths[value])
         if field in view.awaited:
             pull(sums, rows)
-        return torch.from_numpy(sums)
+        return sums
 
     def _leave_gradients(self, view: TileView, segment: Segment, inputs: NamedTensors, rows: RowContext) -> TileResult:
         """Write gradients of a segment's inputs where earlier stages will look for them; the others are returned."""

@@ -11,6 +11,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from flexgnn.core.compute import DEVICES
 from flexgnn.core.errors import ConfigError, GraphError
 from flexgnn.core.graph.layout import REGRESSION
 from flexgnn.core.graph.store import GraphStore
@@ -43,9 +44,6 @@ from flexgnn.core.runtime.splits import SplitSizes, count_splits, loss_divisor, 
 from flexgnn.core.runtime.storage import ConfiguredTier
 from flexgnn.core.sizes import parse_size
 from flexgnn.core.tier_spec import TierSpec, tier_specs
-
-COMPUTE_TIERS = {"cpu": "ram", "cuda": "cuda"}
-"""The tier in which each kind of device computes."""
 
 FIXED_MEMORY_BYTES = 96 * 2**20
 """What a run may take beside the budget, whatever the graph: compiled kernels, stacks and allocators of threads, the
@@ -114,21 +112,20 @@ class Trainer:
         Raises:
             LoweringError: if the model can't be run exactly; PluginError, ConfigError: if a setting is not accepted.
         """
-        if device not in COMPUTE_TIERS:
+        if device not in DEVICES:
             raise ConfigError(f"The device {device!r} is unknown; 'cpu' and 'cuda' are accepted.")
         if host_memory is not None and device == "cpu":
             raise ConfigError("A budget of pinned host memory (--host-memory) only makes sense with --device cuda.")
         plugins = load_plugins()
         self.model, self.store = model, store
         self.optimizer = _checked_optimizer(optimizer)
-        backend = plugins.compute_backend(COMPUTE_TIERS[device])()
+        backend = plugins.compute_backend(DEVICES[device])()
         specs = tier_specs(tiers, ssd_backend=ssd_backend, ssd_path=ssd_path, ssd_options=ssd_options)
         configured = {spec.name: ConfiguredTier.configure(spec, plugins) for spec in specs}
         saved = None if plan is None else SavedPlan.load(plan)
         saved_budget = None if saved is None else saved.budget_bytes
         self.listeners = list(listeners)
-        threads = torch.get_num_threads()
-        self._runner = Runner(store, backend, configured, threads=threads, verify=verify)
+        self._runner = Runner(store, backend, configured, verify=verify)
         maker = PlanMaker(
             store,
             backend,
@@ -138,7 +135,6 @@ class Trainer:
             budget_bytes=saved_budget if device_memory is None else parse_size(device_memory),
             wanted=check_wanted(place or {}, list(configured)),
             storage_dtype=check_storage_dtype(storage_dtype),
-            threads=threads,
             listener=self.emit,
         )
         self._rewrites, self._plan_maker, self._edges = rewrites, maker, EdgeInputs.of(store)

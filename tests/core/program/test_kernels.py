@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexgnn.core.program.bfloat16 import BITS_DTYPE, stored_tensor
+from flexgnn.core.program.bfloat16 import stored_array
 from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR, pull_max, pull_max_gradient, pull_sum
 
 Array = npt.NDArray[np.float32]
@@ -98,12 +98,11 @@ def test_sums_of_bfloat16_are_those_of_the_same_float32(
     for name in ("local", "hubs", "halo"):
         rows = getattr(block, name)
         rows += rng.random(rows.shape, dtype=np.float32)
-        stored = np.empty(rows.shape, dtype=BITS_DTYPE)
-        stored_tensor(stored).copy_(torch.from_numpy(rows))
-        setattr(block, name, stored)
+        setattr(block, name, stored_array(torch.from_numpy(rows).bfloat16()))
     out = summed(block, bounds, weights, loops, NO_VECTOR)
     for name in ("local", "hubs", "halo"):
-        setattr(block, name, stored_tensor(getattr(block, name)).float().numpy())
+        stored = torch.from_numpy(getattr(block, name)).view(torch.bfloat16)
+        setattr(block, name, stored.float().numpy())
     assert np.array_equal(out, summed(block, [], weights, loops, NO_VECTOR))
 
 

@@ -1,0 +1,54 @@
+"""What the memory that steps run in must be able to do: the contract of compute tiers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from flexgnn.core.copies import Copies, DirectCopies
+from flexgnn.core.program.cpu_kernels import CpuKernels
+from flexgnn.core.program.row_kernels import RowKernels
+
+DEVICES: Mapping[str, str] = {"cpu": "ram", "cuda": "cuda"}
+"""By what users call a device, the compute tier in its memory."""
+
+
+class ComputeBackend(ABC):
+    """The memory in which steps run, and what runs there.
+
+    What a subclass does not say otherwise is as on a CPU: kernels are compiled loops on several threads, and storage
+    tiers read straight into the memory.
+    """
+
+    name: ClassVar[str]
+    """The name of the tier: ``ram``, ``cuda``."""
+    device: ClassVar[torch.device] = torch.device("cpu")
+    """Of tensors in the memory."""
+    separate: ClassVar[bool] = False
+    """Whether the memory is apart from that of the host, which then is a tier below it, and has a budget of its own."""
+    tile_rows: ClassVar[int] = 1
+    """Rows of a tile at least, if the graph has as many: what is computed at once. Otherwise a tile is a chunk."""
+
+    @abstractmethod
+    def free_bytes(self) -> int:
+        """Bytes this process could use now without pushing anything out."""
+
+    @abstractmethod
+    def allocate(self, size_bytes: int) -> Tensor:
+        """A writable buffer of ``size_bytes`` uint8, aligned to 64 bytes, that counts as used once touched."""
+
+    def copies(self) -> Copies:
+        """The way in and out."""
+        return DirectCopies()
+
+    def kernels(self) -> RowKernels:
+        """What aggregates there."""
+        return CpuKernels()
+
+    def threads(self) -> int:
+        """Tiles that are in work at the same time."""
+        return torch.get_num_threads()
