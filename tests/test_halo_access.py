@@ -36,7 +36,7 @@ class Fixed(Planner):
     def decide(self, problem: PlanningProblem) -> Decisions:
         published = problem.workload(problem.blocks(1)).published
         return Decisions(
-            chunks_per_block=1,
+            tiles_per_block=1,
             lookahead=self._lookahead,
             access=dict(zip(published, cycle(self._accesses), strict=False)),
             hub_blocks=self._hub_blocks,

@@ -65,7 +65,7 @@ def needed_bytes(problem: PlanningProblem) -> int:
     limitless, whole = problem.with_budget(2**62), problem.choices[0]
     workload = problem.workload(whole)
     access: dict[str, Access] = dict.fromkeys(workload.published, "held")
-    sketch = Sketch(limitless, workload, Decisions(chunks_per_block=whole.chunks_per_block, lookahead=1, access=access))
+    sketch = Sketch(limitless, workload, Decisions(tiles_per_block=whole.tiles_per_block, lookahead=1, access=access))
     return freeze(limitless, sketch.decided(~sketch.nothing), "in memory").projected_peak_bytes
 
 

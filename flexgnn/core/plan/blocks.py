@@ -1,4 +1,8 @@
-"""How a graph's chunks are grouped into blocks."""
+"""How a graph is cut into tiles, and tiles are grouped into blocks.
+
+A tile is what is computed at once: a chunk of the store, or several where a device needs more rows at once. Tiles are
+the same under every plan, or results would depend on it.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,15 @@ from flexgnn.core.tier import Array
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """Consecutive chunks, ``chunks_per_block`` to a block; the last chunk and the last block may be shorter."""
+    """Consecutive tiles, ``tiles_per_block`` to a block; the last tile and the last block may be shorter."""
 
     num_nodes: int
-    chunk_rows: int
-    chunks_per_block: int
+    tile_rows: int
+    tiles_per_block: int
 
     @cached_property
     def rows_per_block(self) -> int:
-        return self.chunk_rows * self.chunks_per_block
+        return self.tile_rows * self.tiles_per_block
 
     @cached_property
     def count(self) -> int:
@@ -43,18 +47,18 @@ class Blocks:
         return np.array([self.rows(block) for block in range(self.count)], dtype=np.int64)
 
     def tiles(self, block: int) -> list[tuple[int, int]]:
-        """The block's chunks, as row ranges within the block. Segments run tile by tile, whatever the blocks are."""
+        """The block's tiles, as row ranges within the block."""
         rows = self.rows(block)
-        return [(row, min(row + self.chunk_rows, rows)) for row in range(0, rows, self.chunk_rows)]
+        return [(row, min(row + self.tile_rows, rows)) for row in range(0, rows, self.tile_rows)]
 
 
-def block_choices(num_nodes: int, chunk_rows: int) -> list[Blocks]:
-    """Groupings worth considering: one block, and each further one about twice as many, down to single chunks."""
-    num_chunks = -(-num_nodes // chunk_rows)
+def block_choices(num_nodes: int, tile_rows: int) -> list[Blocks]:
+    """Groupings worth considering: one block, and each further one about twice as many, down to single tiles."""
+    num_tiles = -(-num_nodes // tile_rows)
     choices = []
-    chunks_per_block = num_chunks
+    tiles_per_block = num_tiles
     while True:
-        choices.append(Blocks(num_nodes=num_nodes, chunk_rows=chunk_rows, chunks_per_block=chunks_per_block))
-        if chunks_per_block == 1:
+        choices.append(Blocks(num_nodes=num_nodes, tile_rows=tile_rows, tiles_per_block=tiles_per_block))
+        if tiles_per_block == 1:
             return choices
-        chunks_per_block = -(-chunks_per_block // 2)
+        tiles_per_block = -(-tiles_per_block // 2)

@@ -78,14 +78,14 @@ def _step_seconds(rates: ComputeRates, workload: Workload, phase: Phase) -> Arra
     Tiles go in order to the threads as these become free; Python's part of them is done by one thread at a time.
     """
     blocks, calls = workload.blocks, phase.work.calls
-    rows = np.minimum(blocks.chunk_rows, blocks.num_nodes - np.arange(0, blocks.num_nodes, blocks.chunk_rows))
+    rows = np.minimum(blocks.tile_rows, blocks.num_nodes - np.arange(0, blocks.num_nodes, blocks.tile_rows))
     tiles = rows * _row_seconds(rates, workload, phase) + calls * rates.single("call")
     tiles += max(1, len(phase.pulls)) * rates.single("tile")
     for pull in phase.pulls:
         tiles += workload.localities[pull.topology].tile_edges * _edge_seconds(rates, workload, pull)
     seconds = np.zeros(blocks.count)
-    schedule(tiles, blocks.chunks_per_block, rates.threads, seconds)
-    tiles_of_block = np.diff(np.append(np.arange(0, len(tiles), blocks.chunks_per_block), len(tiles)))
+    schedule(tiles, blocks.tiles_per_block, rates.threads, seconds)
+    tiles_of_block = np.diff(np.append(np.arange(0, len(tiles), blocks.tiles_per_block), len(tiles)))
     return rates.single("step") + np.maximum(seconds, tiles_of_block * calls * rates.single("serial"))
 
 
@@ -97,7 +97,7 @@ def pass_seconds(rates: ComputeRates, workload: Workload, pull: Pull) -> Array:
     blocks, width = workload.blocks, workload.fields[pull.field].width or 1
     rows = np.minimum(blocks.rows_per_block, blocks.num_nodes - np.arange(blocks.count) * blocks.rows_per_block)
     per_row = rates.row_seconds(width) + 2 * 4 * (width + 1) * rates.single("stream")
-    seconds: Array = rows * per_row + blocks.chunks_per_block * rates.single("tile")
+    seconds: Array = rows * per_row + blocks.tiles_per_block * rates.single("tile")
     return rates.single("step") + seconds / rates.threads
 
 
@@ -115,7 +115,7 @@ def disturbance(rates: ComputeRates) -> float:
 def _row_seconds(rates: ComputeRates, workload: Workload, phase: Phase) -> float:
     """Of one thread, for a row of a tile, its edges and the calls of operators excepted."""
     blocks, work = workload.blocks, phase.work
-    seconds = rates.work_seconds(work) / min(blocks.chunk_rows, blocks.num_nodes)
+    seconds = rates.work_seconds(work) / min(blocks.tile_rows, blocks.num_nodes)
     if work.loss is not None:
         seconds += rates.loss_seconds(work.loss.columns, multi_label=work.loss.multi_label)
     # What is read goes into products, which are measured on rows from memory.

@@ -55,7 +55,7 @@ class PullCounts:
 
 
 def count_pulls(store: GraphStore, groupings: Sequence[Blocks], direction: Direction) -> list[PullCounts]:
-    """Counts for each of ``groupings`` of the same chunks, from one reading of the graph."""
+    """Counts for each of ``groupings`` of the same tiles, from one reading of the graph."""
     classes = [blocks.count.bit_length() for blocks in groupings]
     pulled = [np.zeros((b.count, b.count, c), dtype=np.int32) for b, c in zip(groupings, classes, strict=True)]
     nodes = [np.zeros((b.count, c), dtype=np.int64) for b, c in zip(groupings, classes, strict=True)]
@@ -65,19 +65,19 @@ def count_pulls(store: GraphStore, groupings: Sequence[Blocks], direction: Direc
         for blocks, rows, total in zip(groupings, pulled, nodes, strict=True):
             if blocks.count > 1:
                 count_pullers(indptr, indices, first_row, blocks.rows_per_block, found, rows, total)
-    edges = _edges_of_chunks(store, groupings[0].chunk_rows, direction)
+    edges = _edges_of_tiles(store, groupings[0].tile_rows, direction)
     return [
-        PullCounts(edges=_grouped(edges, blocks.chunks_per_block), pulled=rows, nodes=total)
+        PullCounts(edges=_grouped(edges, blocks.tiles_per_block), pulled=rows, nodes=total)
         for blocks, rows, total in zip(groupings, pulled, nodes, strict=True)
     ]
 
 
 def count_pairs(store: GraphStore, groupings: Sequence[Blocks]) -> list[PullCounts]:
     """The same of pairs, whose rows are whole where they are pulled from: no block needs a halo."""
-    pairs = _edges_of_chunks(store, groupings[0].chunk_rows, "pairs")
+    pairs = _edges_of_tiles(store, groupings[0].tile_rows, "pairs")
     return [
         PullCounts(
-            edges=_grouped(pairs, blocks.chunks_per_block),
+            edges=_grouped(pairs, blocks.tiles_per_block),
             pulled=np.zeros((blocks.count, blocks.count, 1), dtype=np.int32),
             nodes=np.zeros((blocks.count, 1), dtype=np.int64),
         )
@@ -109,15 +109,15 @@ def _spans(store: GraphStore, direction: Direction, step: int) -> Iterator[tuple
         yield start, indptr, store.read(f"{direction}/indices", int(indptr[0]), int(indptr[-1]))
 
 
-def _edges_of_chunks(store: GraphStore, chunk_rows: int, direction: Direction) -> Array:
+def _edges_of_tiles(store: GraphStore, tile_rows: int, direction: Direction) -> Array:
     num_nodes = store.info.num_nodes
-    step = chunk_rows * max(_SPAN_ROWS // chunk_rows, 1)
+    step = tile_rows * max(_SPAN_ROWS // tile_rows, 1)
     name = f"{direction}/indptr"
     starts = range(0, num_nodes, step)
-    bounds = [store.read(name, start, min(start + step, num_nodes))[::chunk_rows] for start in starts]
+    bounds = [store.read(name, start, min(start + step, num_nodes))[::tile_rows] for start in starts]
     edges: Array = np.diff(np.concatenate([*bounds, store.read(name, num_nodes, num_nodes + 1)]))
     return edges
 
 
-def _grouped(edges: Array, chunks_per_block: int) -> tuple[int, ...]:
-    return tuple(np.add.reduceat(edges, np.arange(0, len(edges), chunks_per_block)).tolist())
+def _grouped(edges: Array, tiles_per_block: int) -> tuple[int, ...]:
+    return tuple(np.add.reduceat(edges, np.arange(0, len(edges), tiles_per_block)).tolist())

@@ -42,7 +42,7 @@ class Recomputed:
 class Decisions:
     """All choices of a plan; everything else follows from them."""
 
-    chunks_per_block: int
+    tiles_per_block: int
     lookahead: int
     """How many steps before its use a load is issued, and after its step a write may end: 0 or 1."""
     access: dict[str, Access]

@@ -29,7 +29,7 @@ class Locality:
     """One stored adjacency, as aggregation meets it."""
 
     tile_edges: Array
-    """int64, one a chunk."""
+    """int64, one a tile."""
     reach: Reach
 
 
@@ -38,10 +38,10 @@ def distance_classes() -> int:
     return _CLASSES + 1
 
 
-def measure_locality(store: GraphStore, direction: Direction) -> Locality:
+def measure_locality(store: GraphStore, direction: Direction, tile_rows: int) -> Locality:
     """Look at the adjacency of ``store``: all of it, or windows of a large one."""
     info = store.info
-    bounds = np.append(np.arange(0, info.num_nodes, info.chunk_rows), info.num_nodes)
+    bounds = np.append(np.arange(0, info.num_nodes, tile_rows), info.num_nodes)
     positions = _edge_positions(store, direction, bounds)
     counts = np.zeros((len(bounds) - 1, distance_classes()), dtype=np.int64)
     last = np.zeros(info.num_nodes, dtype=np.int32)

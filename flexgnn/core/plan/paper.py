@@ -102,10 +102,10 @@ class PaperGraph:
             nodes=np.rint(rows[:, None] * nodes).astype(np.int64),
         )
 
-    def locality(self) -> Locality:
+    def locality(self, tile_rows: int) -> Locality:
         """Near edges are drawn from a chunk, far ones from all nodes."""
         info = self.info
-        bounds = np.append(np.arange(0, info.num_nodes, info.chunk_rows), info.num_nodes)
+        bounds = np.append(np.arange(0, info.num_nodes, tile_rows), info.num_nodes)
         edges = np.diff(np.rint(bounds * self._degree).astype(np.int64))
         counts = np.zeros((len(edges), distance_classes()), dtype=np.int64)
         far = np.rint(edges * self.far_share).astype(np.int64)

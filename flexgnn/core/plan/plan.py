@@ -26,7 +26,7 @@ from flexgnn.core.sizes import format_size
 if TYPE_CHECKING:
     from flexgnn.core.plan.bound import LowerBound
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,6 +155,7 @@ class Plan:
             "budget_bytes": self.budget_bytes,
             "capacity_bytes": self.capacities,
             "blocks": self.num_blocks,
+            "tile_rows": self.workload.blocks.tile_rows,
             "decisions": decisions,
             "projected": self.summary(),
         }
@@ -191,7 +192,7 @@ def freeze(problem: PlanningProblem, decisions: Decisions, planner: str) -> Plan
         PlanError: if the decisions don't fit the model or the graph.
         BudgetError: if the plan needs more than the budget; the message names the worst step.
     """
-    blocks = problem.blocks(decisions.chunks_per_block)
+    blocks = problem.blocks(decisions.tiles_per_block)
     _check_numbers(decisions)
     by_blocks = frozenset(name for name, access in decisions.access.items() if access == "blocks")
     workload = problem.workload(blocks, decisions.recomputed, decisions.hub_blocks, by_blocks, decisions.column_slices)

@@ -59,6 +59,8 @@ class PlanningProblem:
     """What lies below it; one or more."""
     threads: int
     """Tiles in work at the same time."""
+    least_tile_rows: int = 1
+    """A tile is as many chunks as make so many rows: one, if a chunk does."""
     training: bool
     evaluation: bool
     """Whether the plan covers an evaluation pass: after training, or by itself."""
@@ -69,6 +71,12 @@ class PlanningProblem:
     """Of values and gradients, one of :data:`~flexgnn.core.plan.stored_types.STORAGE_DTYPES`."""
     loss: TrainingLoss | None = None
     """None: the default for the graph's labels."""
+
+    @property
+    def tile_rows(self) -> int:
+        """Of every tile but the last."""
+        chunk_rows = self.store.info.chunk_rows
+        return chunk_rows * -(-min(self.least_tile_rows, self.store.info.num_nodes) // chunk_rows)
 
     @property
     def alignment_bytes(self) -> int:
@@ -85,8 +93,8 @@ class PlanningProblem:
 
     @cached_property
     def choices(self) -> list[Blocks]:
-        """Groupings of chunks into blocks, coarsest first."""
-        choices = block_choices(self.store.info.num_nodes, self.store.info.chunk_rows)
+        """Groupings of tiles into blocks, coarsest first."""
+        choices = block_choices(self.store.info.num_nodes, self.tile_rows)
         return [blocks for blocks in choices if blocks.count <= _MOST_BLOCKS]
 
     @cached_property
@@ -106,8 +114,8 @@ class PlanningProblem:
         """Of every stored adjacency."""
         store = self.store
         if isinstance(store, PaperGraph):
-            return {"in": store.locality()}
-        return {direction: measure_locality(store, direction) for direction in self._directions}
+            return {"in": store.locality(self.tile_rows)}
+        return {direction: measure_locality(store, direction, self.tile_rows) for direction in self._directions}
 
     @cached_property
     def _rounded(self) -> frozenset[str]:
@@ -119,27 +127,25 @@ class PlanningProblem:
         of_edges: tuple[Direction, ...] = ("in",) if self.store.info.symmetric else ("in", "out")
         return (*of_edges, "pairs") if self.store.info.num_pairs else of_edges
 
-    def blocks(self, chunks_per_block: int) -> Blocks:
-        info = self.store.info
-        return Blocks(num_nodes=info.num_nodes, chunk_rows=info.chunk_rows, chunks_per_block=chunks_per_block)
+    def blocks(self, tiles_per_block: int) -> Blocks:
+        """So many tiles to a block."""
+        return Blocks(num_nodes=self.store.info.num_nodes, tile_rows=self.tile_rows, tiles_per_block=tiles_per_block)
 
     def halos(self, blocks: Blocks, hub_blocks: int = 0) -> dict[Direction, HaloCounts]:
         """Halo counts of every stored adjacency, with hubs as in :class:`Decisions`."""
         for direction in self._directions:
-            key = (blocks.chunks_per_block, direction, hub_blocks)
+            key = (blocks.tiles_per_block, direction, hub_blocks)
             if key not in self._halos:
                 self._halos[key] = self._counted(blocks, direction).halos(hub_blocks)
-        return {
-            direction: self._halos[blocks.chunks_per_block, direction, hub_blocks] for direction in self._directions
-        }
+        return {direction: self._halos[blocks.tiles_per_block, direction, hub_blocks] for direction in self._directions}
 
     def _counted(self, blocks: Blocks, direction: Direction) -> PullCounts:
         """Counts over ``blocks``. Those of all choices are made in one reading of the graph."""
-        if (blocks.chunks_per_block, direction) not in self._pulls:
+        if (blocks.tiles_per_block, direction) not in self._pulls:
             groupings = self.choices if blocks in self.choices else [blocks]
             for grouping, counts in zip(groupings, self._count(groupings, direction), strict=True):
-                self._pulls[grouping.chunks_per_block, direction] = counts
-        return self._pulls[blocks.chunks_per_block, direction]
+                self._pulls[grouping.tiles_per_block, direction] = counts
+        return self._pulls[blocks.tiles_per_block, direction]
 
     def _count(self, groupings: list[Blocks], direction: Direction) -> list[PullCounts]:
         if isinstance(self.store, PaperGraph):
@@ -239,7 +245,7 @@ class PlanningProblem:
         """Of a phase with ``segment``; ``joined``: with inputs that are put together from slices."""
         key = kind, segment.stage, bool(segment.hidden), joined
         if key not in self._costs:
-            rows = min(self.store.info.chunk_rows, self.store.info.num_nodes)
+            rows = min(self.tile_rows, self.store.info.num_nodes)
             per_tile = bytes_for_rows(lambda r: self._tile_bytes(segment, kind, r, joined), rows)
             work = self._tile_work(segment, kind, rows)
             if convolutions_run(self.program, segment.stage, kind):
@@ -257,7 +263,7 @@ class PlanningProblem:
 
     def _tile_with(self, convolution: Convolution, of_tiles: Callable[[Array], int]) -> TileShape:
         info, sampler = self.store.info, convolution.sampler
-        rows, edges = min(info.chunk_rows, info.num_nodes), of_tiles(self.localities[convolution.over].tile_edges)
+        rows, edges = min(self.tile_rows, info.num_nodes), of_tiles(self.localities[convolution.over].tile_edges)
         compared = 0 if sampler is None else of_tiles(self.localities["in"].tile_edges)
         edges *= 1 if sampler is None else 1 + sampler.number
         return TileShape(rows=rows, edges=edges, others=min(edges, info.num_nodes - rows), compared=compared)
@@ -266,7 +272,7 @@ class PlanningProblem:
         """Bytes that a tile of ``rows`` takes, beside the fields that it reads and writes."""
         widths = self.program.widths
         beside = 4 * rows * sum(widths[name] for name in self.program.segments[segment.stage].outputs)
-        copied = joined or self.store.info.chunk_rows % ALIGNED_ROWS
+        copied = joined or self.tile_rows % ALIGNED_ROWS
         read = (*segment.inputs, *segment.hidden) if kind == "backward" else segment.inputs
         if kind == "backward":
             read = (*read, *(name for name in segment.outputs if differentiated_moments(self.program, name)))

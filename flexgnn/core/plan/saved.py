@@ -25,6 +25,8 @@ class SavedPlan:
     program: str
     storage_dtype: str
     """Of the values and gradients of the run."""
+    tile_rows: int
+    """Of what is computed at once: devices differ in it."""
     decisions: Decisions
 
     @classmethod
@@ -49,6 +51,7 @@ class SavedPlan:
                 graph=document["graph"],
                 program=document["program"],
                 storage_dtype=document["storage_dtype"],
+                tile_rows=int(document["tile_rows"]),
                 decisions=Decisions(
                     **{
                         **decisions,
@@ -67,7 +70,7 @@ class SavedPlan:
         """The decisions, if they are for ``problem``.
 
         Raises:
-            PlanError: if they were made for another graph, model or storage dtype.
+            PlanError: if they were made for another graph, model, storage dtype or kind of device.
         """
         if self.graph != problem.store.fingerprint:
             raise PlanError(f"{self.path} was made for another graph than {problem.store.path}; make a new plan.")
@@ -77,5 +80,10 @@ class SavedPlan:
             raise PlanError(
                 f"{self.path} was made for --storage-dtype {self.storage_dtype}, not {problem.storage_dtype}: "
                 "ask for that, or make a new plan."
+            )
+        if self.tile_rows != problem.tile_rows:
+            raise PlanError(
+                f"{self.path} was made for tiles of {self.tile_rows} rows, and this device computes {problem.tile_rows} at "
+                "once: make a new plan."
             )
         return self.decisions

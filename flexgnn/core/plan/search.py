@@ -47,7 +47,7 @@ class SketchPlanner(Planner):
     """Share of an epoch that a sketch may take longer than another might, before the other is looked at too."""
 
     def __init__(self, num_blocks: int | None = None) -> None:
-        """``num_blocks`` fixes the number of blocks, as near as whole chunks allow; None: the planner's choice."""
+        """``num_blocks`` fixes the number of blocks, as near as whole tiles allow; None: the planner's choice."""
         self._num_blocks = num_blocks
 
     @abstractmethod
@@ -73,9 +73,8 @@ class SketchPlanner(Planner):
     def _choices(self, problem: PlanningProblem) -> Sequence[Blocks]:
         if self._num_blocks is None:
             return problem.choices
-        info = problem.store.info
-        num_chunks = -(-info.num_nodes // info.chunk_rows)
-        return [problem.blocks(-(-num_chunks // min(self._num_blocks, num_chunks)))]
+        num_tiles = -(-problem.store.info.num_nodes // problem.tile_rows)
+        return [problem.blocks(-(-num_tiles // min(self._num_blocks, num_tiles)))]
 
 
 def packed(sketch: Sketch, kept: Array, *, effort: Effort = "quick") -> Iterator[Stage[Decisions]]:

@@ -226,7 +226,7 @@ class Unroller:
 
     def _publishing(self, kind: PhaseKind, stage: int, reads: list[str], writes: list[str]) -> Work:
         """What a tile does beside its segment: it copies, scales or rounds what it leaves, and adds up gradients."""
-        rows = min(self._info.chunk_rows, self._info.num_nodes)
+        rows = min(self._blocks.tile_rows, self._info.num_nodes)
         prefix = EVALUATION if kind == "evaluate" else ""
         pulled = set()
         if kind != "backward":

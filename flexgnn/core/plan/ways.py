@@ -74,7 +74,7 @@ def spilling(workload: Workload, lookahead: int, recomputed: Recomputed, way: Wa
     at_once = [name for name, how in access.items() if how == "ahead" and _made_right_before(workload, name)]
     access |= dict.fromkeys(at_once, "resident")
     return Decisions(
-        chunks_per_block=workload.blocks.chunks_per_block,
+        tiles_per_block=workload.blocks.tiles_per_block,
         lookahead=lookahead,
         access=access,
         hub_blocks=way.hub_blocks,

@@ -230,7 +230,7 @@ class Workload:
     @property
     def _tiles(self) -> Fraction:
         """How many full tiles the graph's rows make."""
-        return Fraction(self.blocks.num_nodes, min(self.blocks.chunk_rows, self.blocks.num_nodes))
+        return Fraction(self.blocks.num_nodes, min(self.blocks.tile_rows, self.blocks.num_nodes))
 
     def step_index(self, phase: Phase, block: int) -> int:
         return phase.index * self.blocks.count + self.visits(phase)[block]

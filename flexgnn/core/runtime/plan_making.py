@@ -95,6 +95,7 @@ class PlanMaker:
             storage_dtype=self._storage_dtype,
             loss=self.loss,
             threads=threads,
+            least_tile_rows=self._backend.tile_rows,
             training=training,
             evaluation=program.evaluates_apart or not training,
             rates=Rates(compute=machine.compute_rates(threads), store=machine.store_rates(self.store)),

@@ -41,7 +41,7 @@ def test_rows_drawn_from_a_set_are_as_far_as_the_set_is_large() -> None:
 def test_edges_of_tiles_add_up(tmp_path: Path) -> None:
     store = store_of(small_graph(num_nodes=70, num_edges=400), tmp_path / "graph")
     for direction in ("in", "out"):
-        found = measure_locality(store, direction)  # type: ignore[arg-type]
+        found = measure_locality(store, direction, store.info.chunk_rows)  # type: ignore[arg-type]
         indptr = store.read(f"{direction}/indptr", 0, 71)
         assert found.tile_edges.tolist() == np.diff(indptr[np.append(np.arange(0, 70, 7), 70)]).tolist()
         assert found.reach.shares.shape[0] == 10
@@ -50,7 +50,7 @@ def test_edges_of_tiles_add_up(tmp_path: Path) -> None:
 def test_a_graph_on_paper_has_halos_like_one_of_its_sizes(tmp_path: Path) -> None:
     store = generate(tmp_path / "graph", num_nodes=20_000, num_edges=300_000, num_features=2, num_classes=2)
     info = store.info
-    count = {p: Blocks(num_nodes=20_000, chunk_rows=info.chunk_rows, chunks_per_block=p) for p in (1, 4, 16)}
+    count = {p: Blocks(num_nodes=20_000, tile_rows=info.chunk_rows, tiles_per_block=p) for p in (1, 4, 16)}
     counts = count_pulls(store, list(count.values()), "in")
     real = {p: pulls.halos(0) for p, pulls in zip(count, counts, strict=True)}
     halo = real[1].needed.sum() / 20_000
@@ -61,6 +61,6 @@ def test_a_graph_on_paper_has_halos_like_one_of_its_sizes(tmp_path: Path) -> Non
         # At about 64 blocks as stated; what larger blocks need is a guess.
         ratio = made.needed.sum() / real[p].needed.sum()
         assert 0.9 < ratio < 1.1 if p == 1 else 0.4 < ratio < 2.5
-    locality = paper.locality()
+    locality = paper.locality(paper.info.chunk_rows)
     assert locality.tile_edges.sum() == info.num_edges
     assert locality.reach.shares.sum(axis=1) == pytest.approx(1)

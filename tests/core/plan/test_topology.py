@@ -17,8 +17,8 @@ def store(tmp_path: Path) -> GraphStore:
     return store_of(small_graph(num_nodes=53, num_edges=300), tmp_path / "graph", chunk_rows=5)
 
 
-def blocks_of(store: GraphStore, chunks_per_block: int) -> Blocks:
-    return Blocks(num_nodes=store.info.num_nodes, chunk_rows=5, chunks_per_block=chunks_per_block)
+def blocks_of(store: GraphStore, tiles_per_block: int) -> Blocks:
+    return Blocks(num_nodes=store.info.num_nodes, tile_rows=5, tiles_per_block=tiles_per_block)
 
 
 def edges_of(store: GraphStore, direction: Direction, row: int) -> list[int]:
@@ -40,7 +40,7 @@ def hubs_of(pulled: list[set[int]], hub_blocks: int) -> list[int]:
 @pytest.mark.parametrize("hub_blocks", [0, 2, 4])
 @pytest.mark.parametrize("direction", ["in", "out"])
 def test_counts_are_those_of_sets(store: GraphStore, direction: Direction, hub_blocks: int) -> None:
-    groupings = [blocks_of(store, chunks_per_block) for chunks_per_block in (11, 3, 1)]
+    groupings = [blocks_of(store, tiles_per_block) for tiles_per_block in (11, 3, 1)]
     for blocks, pulls in zip(groupings, count_pulls(store, groupings, direction), strict=True):
         counts, whole = pulls.halos(hub_blocks), pulls.whole_blocks(blocks)
         pulled = pulled_by(store, direction, blocks)
