@@ -37,7 +37,9 @@ def calibrate_tiers(tiers: Sequence[str], ssd_path: str | None, console: Console
     plugins = load_plugins()
     named = [TierSpec.parse(tier) for tier in tiers]
     found = [
-        TierSpec(name=b.name, backend=b.name, location=ssd_path if b.local else None) for b in plugins.tier_backends()
+        TierSpec(name=b.name, backend=b.name, location=ssd_path if b.local else None)
+        for b in plugins.tier_backends()
+        if b.durable
     ]
     threads = [count for count in _THREADS if count <= (os.cpu_count() or 1)]
     profiles = []

@@ -16,6 +16,7 @@ from torch_geometric.transforms import RandomLinkSplit
 from torch_geometric.utils import to_undirected
 
 from flexgnn import GraphStore, LinkPrediction, Trainer
+from flexgnn.core.compute import ComputeBackend
 from flexgnn.core.errors import BudgetError
 from flexgnn.core.planner import Planner
 from flexgnn.core.program.criterion import RowLosses
@@ -126,6 +127,8 @@ def train_with_flexgnn(
     rewrites: Sequence[str] = ALL_REWRITES,
     storage_dtype: str = "float32",
     ssd_backend: str = "arrow",
+    device: str | ComputeBackend = "cpu",
+    host_memory: str | int | None = None,
     listeners: Sequence[Listener] = (),
     inspect: Callable[[Trainer], None] = lambda trainer: None,
 ) -> Outcome:
@@ -142,6 +145,8 @@ def train_with_flexgnn(
         rewrites=rewrites,
         storage_dtype=storage_dtype,
         ssd_backend=ssd_backend,
+        device=device,
+        host_memory=host_memory,
         listeners=listeners,
     )
     records = trainer.fit(epochs)

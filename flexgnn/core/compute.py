@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -13,8 +12,8 @@ from flexgnn.core.copies import Copies, DirectCopies
 from flexgnn.core.program.cpu_kernels import CpuKernels
 from flexgnn.core.program.row_kernels import RowKernels
 
-DEVICES: Mapping[str, str] = {"cpu": "ram", "cuda": "cuda"}
-"""By what users call a device, the compute tier in its memory."""
+CPU_TIER = "ram"
+"""The compute tier of the device that users call ``cpu``; others are called like their tiers."""
 
 
 class ComputeBackend(ABC):
@@ -32,6 +31,11 @@ class ComputeBackend(ABC):
     """Whether the memory is apart from that of the host, which then is a tier below it, and has a budget of its own."""
     tile_rows: ClassVar[int] = 1
     """Rows of a tile at least, if the graph has as many: what is computed at once. Otherwise a tile is a chunk."""
+
+    @classmethod
+    def obstacle(cls) -> str | None:
+        """Why it can't be used on this machine, in a sentence; None if it can."""
+        return None
 
     @abstractmethod
     def free_bytes(self) -> int:
@@ -52,3 +56,11 @@ class ComputeBackend(ABC):
     def threads(self) -> int:
         """Tiles that are in work at the same time."""
         return torch.get_num_threads()
+
+    def processor(self) -> str | None:
+        """What computes, as measurements of it are told apart; None: the CPU."""
+        return None
+
+    def finish(self) -> None:
+        """Return once all that was asked for is done."""
+        return  # on a CPU, everything is done when it is asked for

@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from threading import local
 from typing import Any, Protocol
 
@@ -141,15 +140,6 @@ class StagedCopies(Copies):
             buffers.pop(purpose, None)
             buffers[purpose] = self.new_buffer(size_bytes)
         return buffers[purpose][: like.nbytes].view(like.dtype).view(like.shape)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CopySpeeds:
-    """Bytes a second between host memory that copies are made from and the compute tier, and seconds of a copy."""
-
-    in_bytes_per_second: float
-    out_bytes_per_second: float
-    call_seconds: float
 
 
 def host_tensor(array: Array, dtype: torch.dtype) -> Tensor:

@@ -36,6 +36,14 @@ class HostMemoryTier(TierBackend):
             TierError: if the system does not grant them.
         """
 
+    @classmethod
+    @abstractmethod
+    def free_bytes(cls) -> int:
+        """Bytes of this memory that the process could use now."""
+
+    def room_bytes(self) -> int:
+        return self.free_bytes()
+
     def lend_rows(self, key: str, start: int, num_rows: int) -> Array:
         """Rows of a blob where they are; they change when the blob does."""
         rows: Array = self._arrays[key][start : start + num_rows]

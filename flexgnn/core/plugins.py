@@ -9,7 +9,7 @@ import difflib
 import functools
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from types import ModuleType
@@ -56,6 +56,8 @@ class PluginEntry:
     version: str
     reason: str | None = None
     """Why it can't be used; None if it can."""
+    faulty: bool = True
+    """Whether that is a fault of the plug-in, and not of a machine that lacks what it is for."""
     summary: str = ""
 
     @property
@@ -86,6 +88,10 @@ class Plugins:
         """The compute backend of that name, else :class:`PluginError`."""
         return cast(type[ComputeBackend], self._look_up(_COMPUTE_BACKEND, name))
 
+    def compute_backends(self) -> list[str]:
+        """The names of all compute backends, those that this machine lacks the device for among them."""
+        return [entry.name for entry in self._entries if entry.kind == _COMPUTE_BACKEND.word]
+
     def planner(self, name: str) -> type[Planner]:
         """The planner of that name, else :class:`PluginError`."""
         return cast(type[Planner], self._look_up(_PLANNER, name))
@@ -104,7 +110,7 @@ class Plugins:
         return [
             f"The {e.kind} {e.name!r} of {e.package} {e.version} can't be used: {e.reason}"
             for e in self._entries
-            if e.reason is not None
+            if e.reason is not None and e.faulty
         ]
 
     def _add(self, entry: PluginEntry, thing: object) -> None:
@@ -151,12 +157,21 @@ def _load(entry_point: EntryPoint, distribution: Distribution) -> list[tuple[Plu
     describe = functools.partial(PluginEntry, package=_package(distribution), version=_version(distribution))
     try:
         listed = list(_ask(entry_point.load()))
-        return [
-            (describe(kind=kind.word, name=_name(thing), reason=_fault(kind, thing), summary=_summary(thing)), thing)
-            for kind, thing in listed
-        ]
+        return [(_described(kind, thing, describe), thing) for kind, thing in listed]
     except (Exception, SystemExit) as error:
         return [(describe(kind=_PLUGIN, name=entry_point.name, reason=_why(error, entry_point, distribution)), None)]
+
+
+def _described(kind: _Kind, thing: Any, describe: Callable[..., PluginEntry]) -> PluginEntry:
+    fault = _fault(kind, thing)
+    lacking = thing.obstacle() if fault is None and kind is _COMPUTE_BACKEND else None
+    return describe(
+        kind=kind.word,
+        name=_name(thing),
+        reason=fault or lacking,
+        faulty=fault is not None,
+        summary=_summary(thing),
+    )
 
 
 def _ask(module: ModuleType) -> Iterator[tuple[_Kind, Any]]:

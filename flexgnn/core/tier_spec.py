@@ -21,7 +21,10 @@ DEFAULT_BACKEND = "arrow"
 """Of the one storage tier of a run that names none."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_TAKEN = ("store", "ram", "cuda", "pinned")
+_TAKEN = ("store", "ram", "cuda")
+
+HOST_TIER = "pinned"
+"""The backend, and the name, of the tier in host memory that a device with memory of its own has below it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,9 @@ import psutil
 import pytest
 import torch
 
-from flexgnn.backends.ram import RamBackend, cgroup_free_bytes
+from flexgnn.backends.ram import RamBackend
 from flexgnn.core.errors import BudgetError
+from flexgnn.core.free_memory import cgroup_free_bytes
 
 MIB = 2**20
 

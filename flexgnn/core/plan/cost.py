@@ -26,6 +26,40 @@ class TierRates:
     write_cpu_seconds_per_byte: float = 0.4e-9
 
 
+@dataclass(frozen=True, kw_only=True)
+class CopySpeeds:
+    """Of copies between the memory of the host and a compute tier that is apart from it."""
+
+    in_bytes_per_second: float
+    out_bytes_per_second: float
+    call_seconds: float
+    """Of a copy, whatever its size."""
+
+    def of_host_memory(self) -> TierRates:
+        """Of a tier that is copied from and to where it is."""
+        return TierRates(
+            read_bytes_per_second=self.in_bytes_per_second,
+            write_bytes_per_second=self.out_bytes_per_second,
+            call_seconds=self.call_seconds,
+            read_cpu_seconds_per_byte=0.0,
+            write_cpu_seconds_per_byte=0.0,
+        )
+
+    def through_host_memory(self, tier: TierRates) -> TierRates:
+        """Of a tier behind host memory: reads go on while pieces are copied, writes begin when all was copied.
+
+        What the host's processor does of it, it does beside the computation.
+        """
+        write_seconds = 1 / tier.write_bytes_per_second + 1 / self.out_bytes_per_second
+        return TierRates(
+            read_bytes_per_second=min(tier.read_bytes_per_second, self.in_bytes_per_second),
+            write_bytes_per_second=1 / write_seconds,
+            call_seconds=tier.call_seconds + self.call_seconds,
+            read_cpu_seconds_per_byte=0.0,
+            write_cpu_seconds_per_byte=0.0,
+        )
+
+
 ATTENTION_SECONDS = 1e-8
 """Of one thread, for an edge and head of attention, beside the sum: a stated figure, not a measured one."""
 TRANSFER_SECONDS = 6e-5

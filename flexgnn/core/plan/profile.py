@@ -21,6 +21,7 @@ import psutil
 import torch
 
 from flexgnn.core.cache import cache_directory
+from flexgnn.core.compute import CPU_TIER
 from flexgnn.core.errors import ConfigError
 from flexgnn.core.plan.cost import TierRates
 from flexgnn.core.plan.rates import ComputeRates, Figure
@@ -44,10 +45,10 @@ class Machine:
     numba: str
 
     @classmethod
-    def at_hand(cls, threads: int) -> Machine:
-        """This machine, with ``threads`` threads at work."""
+    def at_hand(cls, threads: int, processor: str | None = None) -> Machine:
+        """This machine, with ``threads`` threads at work; ``processor``: a device that computes in place of the CPU."""
         return cls(
-            cpu=_cpu_model(),
+            cpu=processor or _cpu_model(),
             cores=os.cpu_count() or 1,
             threads=threads,
             torch=torch.__version__,
@@ -130,7 +131,7 @@ class MachineProfile:
     """Of the compute tier."""
     storage_bytes: int | None = None
     """Of each storage tier, where that is stated."""
-    compute_tier: str = "ram"
+    compute_tier: str = CPU_TIER
     compute: ComputeProfile | None = None
     """None where only storage was measured."""
     tiers: tuple[TierProfile, ...] = ()
@@ -151,16 +152,16 @@ class MachineProfile:
                     return profile.rates(cached=cached)
         return None
 
-    def compute_rates(self, threads: int) -> ComputeRates | None:
+    def compute_rates(self, threads: int, processor: str | None = None) -> ComputeRates | None:
         """Of this machine with ``threads`` at work; None if that was not measured, or long ago."""
         known = self.compute
-        if known is None or known.machine != Machine.at_hand(threads) or not _fresh(known.measured_at):
+        if known is None or known.machine != Machine.at_hand(threads, processor) or not _fresh(known.measured_at):
             return None
         return known.rates
 
-    def with_compute(self, rates: ComputeRates) -> MachineProfile:
+    def with_compute(self, rates: ComputeRates, processor: str | None = None) -> MachineProfile:
         """With ``rates`` as measured now, on this machine."""
-        machine = Machine.at_hand(rates.threads)
+        machine = Machine.at_hand(rates.threads, processor)
         return replace(self, compute=ComputeProfile(machine=machine, measured_at=now(), rates=rates))
 
     def with_tiers(self, measured: Sequence[TierProfile]) -> MachineProfile:
@@ -199,24 +200,27 @@ def read_profile(path: Path) -> MachineProfile:
     )
 
 
-def load_profile() -> MachineProfile:
-    """All that was measured here; nothing if that is missing or can't be read: it can be measured again."""
+def load_profile(compute_tier: str = CPU_TIER) -> MachineProfile:
+    """All that was measured here; nothing if that is missing or can't be read: it can be measured again.
+
+    Each compute tier has a profile, and that of the CPU has the storage tiers.
+    """
     try:
-        return read_profile(profile_path())
+        return read_profile(profile_path(compute_tier))
     except (OSError, ValueError, KeyError, TypeError):
         return MachineProfile(memory_bytes=psutil.virtual_memory().total)
 
 
-def save_profile(change: Callable[[MachineProfile], MachineProfile]) -> Path:
+def save_profile(change: Callable[[MachineProfile], MachineProfile], compute_tier: str = CPU_TIER) -> Path:
     """Keep what ``change`` makes of the profile that is there.
 
     Raises:
         ConfigError: if the cache directory can't be written.
     """
-    path = profile_path()
+    path = profile_path(compute_tier)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = as_json(change(load_profile()))
+        text = as_json(change(load_profile(compute_tier)))
         descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
@@ -235,9 +239,9 @@ def as_json(profile: MachineProfile) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
-def profile_path() -> Path:
+def profile_path(compute_tier: str = CPU_TIER) -> Path:
     """The file of this machine."""
-    return cache_directory() / "machine.json"
+    return cache_directory() / ("machine.json" if compute_tier == CPU_TIER else f"machine-{compute_tier}.json")
 
 
 def _compute_of(values: dict[str, Any]) -> ComputeProfile:

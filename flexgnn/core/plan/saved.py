@@ -83,7 +83,7 @@ class SavedPlan:
             )
         if self.tile_rows != problem.tile_rows:
             raise PlanError(
-                f"{self.path} was made for {self.tile_rows} rows computed at once, not for {problem.tile_rows} as on this "
-                "device: make a new plan."
+                f"{self.path} was made for {self.tile_rows} rows computed at once, not {problem.tile_rows} as here: "
+                "make a new plan for this device."
             )
         return self.decisions

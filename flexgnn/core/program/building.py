@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from flexgnn.core.errors import LoweringError
-from flexgnn.core.program.derivative import derivative, parameters_of, trainable
+from flexgnn.core.program.derivative import derivative, parameters_of, tensors_of, trainable
 from flexgnn.core.program.functional import ROWS
 from flexgnn.core.program.hidden import hidden_values
 from flexgnn.core.program.in_place import reuse_memory
@@ -78,6 +78,7 @@ class _Builder:
             outputs=tuple(outputs),
             run=_runner(self._forward(outputs)),
             parameters=parameters_of(self._root, self._graph),
+            tensors=tensors_of(self._root, self._graph),
             differentiate=gradients,
         )
         # The last segment is differentiated in the step that runs it.

@@ -76,16 +76,27 @@ def parameters_of(root: torch.nn.Module, graph: Graph) -> tuple[Parameter, ...]:
     return tuple(found)
 
 
+def tensors_of(root: torch.nn.Module, graph: Graph) -> tuple[Tensor, ...]:
+    """All tensors that ``graph`` uses by name, each once."""
+    return tuple({id(tensor): tensor for node in graph.nodes for tensor in _held(root, node)}.values())
+
+
 def trainable(root: torch.nn.Module, node: Node) -> list[Parameter]:
     """The trainable parameters that ``node`` reads by name: of a module, or one alone."""
+    return [tensor for tensor in _held(root, node) if isinstance(tensor, Parameter) and tensor.requires_grad]
+
+
+def _held(root: torch.nn.Module, node: Node) -> list[Tensor]:
+    """What ``node`` reads by name: of a module, or a tensor alone."""
     target = str(node.target)
-    if node.op not in ("call_module", "get_attr"):
-        return []
     if node.op == "call_module":
-        return [parameter for parameter in root.get_submodule(target).parameters() if parameter.requires_grad]
+        module = root.get_submodule(target)
+        return [*module.parameters(), *module.buffers()]
+    if node.op != "get_attr":
+        return []
     path, _, name = target.rpartition(".")
     value = getattr(root.get_submodule(path), name)
-    return [value] if isinstance(value, Parameter) and value.requires_grad else []
+    return [value] if isinstance(value, Tensor) else []
 
 
 class _Differentiation:

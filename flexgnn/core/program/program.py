@@ -134,6 +134,8 @@ class Segment:
     """Those that it reads."""
     parameters: tuple[torch.nn.Parameter, ...] = ()
     """The trainable parameters that it uses: the user's own objects."""
+    tensors: tuple[Tensor, ...] = ()
+    """All that it holds: those, others that are not trained, buffers and constants."""
     differentiate: Callable[..., list[Tensor | None]] | None = None
     """Gradients from :attr:`operands` and :attr:`hidden`; see :func:`~flexgnn.core.program.derivative.derivative`.
     None: it has none."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flexgnn.core.errors import ConfigError
 from flexgnn.core.plan.profile import Measurement, TierProfile, as_text
 from flexgnn.core.runtime.scratch import scratch_location
 from flexgnn.core.runtime.storage import ConfiguredTier
@@ -42,8 +43,10 @@ def calibrate_tier(
         total_bytes: to move in each direction, for each size and number of threads.
 
     Raises:
-        TierError: if the tier fails.
+        TierError: if the tier fails. ConfigError: if it is in memory.
     """
+    if tier.host_memory is not None:
+        raise ConfigError(f"The tier {tier.spec.name} is in memory, and is measured when a device copies from it.")
     with scratch_location(tier.spec.location, lambda event: None, local=tier.local) as location:
         options = TierOptions(location=location, settings=tier.spec.settings)
         measurements = tuple(

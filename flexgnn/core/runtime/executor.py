@@ -165,7 +165,7 @@ class Executor:
             for name, (rows, values) in result.added.items():
                 self._kernels.add_rows(self.memory.whole(name), torch.from_numpy(rows), values)
             if sink is not None and result.logits is not None:
-                sink(first_row + tile[0], result.logits)
+                sink(first_row + tile[0], result.logits.cpu())
         self.movement.write_behind(step, self._gather)
         end = time.perf_counter()
         live_bytes = self.memory.ledger.used_bytes

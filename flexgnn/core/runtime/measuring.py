@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from flexgnn.core.compute import CPU_TIER, ComputeBackend
 from flexgnn.core.errors import ConfigError
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.cost import TierRates
@@ -15,6 +16,7 @@ from flexgnn.core.plan.profile import MachineProfile, load_profile, save_profile
 from flexgnn.core.plan.rates import ComputeRates
 from flexgnn.core.runtime.calibration import calibrate_tier
 from flexgnn.core.runtime.compute_calibration import measure_compute
+from flexgnn.core.runtime.device_calibration import measure_device
 from flexgnn.core.runtime.events import Listener, MeasurementStarted, ProfileNotSaved
 from flexgnn.core.runtime.storage import ConfiguredTier
 
@@ -32,8 +34,20 @@ class MachineAtHand:
         self._listener = listener
         self.profile = load_profile()
 
-    def compute_rates(self, threads: int) -> ComputeRates:
-        """How fast this machine computes with ``threads`` threads; measuring that takes a few seconds."""
+    def compute_rates(self, backend: ComputeBackend) -> ComputeRates:
+        """How fast this machine computes in the memory of ``backend``; measuring that takes a few seconds."""
+        return self._device_rates(backend) if backend.separate else self._cpu_rates(backend.threads())
+
+    def _device_rates(self, backend: ComputeBackend) -> ComputeRates:
+        processor = backend.processor()
+        known = load_profile(backend.name).compute_rates(backend.threads(), processor)
+        if known is None:
+            self._listener(MeasurementStarted(subject=f"computation of {processor}"))
+            known = measure_device(backend)
+            self._save(lambda profile: profile.with_compute(known, processor), backend.name)
+        return known
+
+    def _cpu_rates(self, threads: int) -> ComputeRates:
         known = self.profile.compute_rates(threads)
         if known is None:
             self._listener(MeasurementStarted(subject="this machine's computation"))
@@ -64,7 +78,8 @@ class MachineAtHand:
         Raises:
             TierError: if a tier fails.
         """
-        unknown = [tier for tier in tiers if tier.named and tier.known_rates(self.profile) is None]
+        stored = [tier for tier in tiers if tier.named and tier.host_memory is None]
+        unknown = [tier for tier in stored if tier.known_rates(self.profile) is None]
         for tier in unknown:
             self._listener(MeasurementStarted(subject=f"the storage tier {tier.spec.name}"))
             measured = calibrate_tier(tier, block_bytes=_QUICK_BLOCK_BYTES, total_bytes=_QUICK_BYTES)
@@ -74,7 +89,10 @@ class MachineAtHand:
     def _keep(self, change: Callable[[MachineProfile], MachineProfile]) -> None:
         """For this run, and if the cache can be written, for later ones."""
         self.profile = change(self.profile)
+        self._save(change, CPU_TIER)
+
+    def _save(self, change: Callable[[MachineProfile], MachineProfile], compute_tier: str) -> None:
         try:
-            save_profile(change)
+            save_profile(change, compute_tier)
         except ConfigError as error:
             self._listener(ProfileNotSaved(message=str(error)))

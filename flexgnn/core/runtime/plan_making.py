@@ -6,21 +6,24 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from flexgnn.core.compute import ComputeBackend
-from flexgnn.core.errors import BudgetError, StoreError
+from flexgnn.core.errors import BudgetError, ConfigError, StoreError
 from flexgnn.core.graph.store import GraphStore
-from flexgnn.core.plan.cost import Rates
+from flexgnn.core.plan.cost import CopySpeeds, Rates, TierRates
 from flexgnn.core.plan.plan import Plan, freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.saved import SavedPlan
+from flexgnn.core.plan.staging import staging_bytes
 from flexgnn.core.planner import Planner
 from flexgnn.core.program.criterion import TrainingLoss
 from flexgnn.core.program.program import Program
+from flexgnn.core.runtime.copy_calibration import measure_copies
 from flexgnn.core.runtime.events import FoldingSkipped, Listener
 from flexgnn.core.runtime.folding import Folding
 from flexgnn.core.runtime.measuring import MachineAtHand
 from flexgnn.core.runtime.page_cache import cached_bytes
 from flexgnn.core.runtime.running import Runner
 from flexgnn.core.runtime.storage import ConfiguredTier
+from flexgnn.core.sizes import format_size
 
 
 class PlanMaker:
@@ -45,6 +48,8 @@ class PlanMaker:
         self._saved, self._budget_bytes = saved, budget_bytes
         self._wanted, self._storage_dtype = wanted, storage_dtype
         self._listener = listener
+        self._staged_bytes = 0
+        """Of host memory, for copies."""
         self.loss: TrainingLoss | None = None
         """The user's own, once it is known how many outputs there are."""
 
@@ -54,13 +59,38 @@ class PlanMaker:
         Raises:
             BudgetError: if the budget is too small.
         """
-        plan = self._planned(program, folding, training=training, cached=True)
+        plan = self._staged(program, folding, training=training, cached=True)
         # A storage tier is only measured where something goes to storage.
         if plan.stored_bytes and self._machine.measure_unknown(self._tiers.values()):
-            plan = self._planned(program, folding, training=training, cached=True)
+            plan = self._staged(program, folding, training=training, cached=True)
         if sum(plan.stored_bytes.values()) > cached_bytes():
-            plan = self._planned(program, folding, training=training, cached=False)
+            plan = self._staged(program, folding, training=training, cached=False)
         return plan
+
+    def _staged(self, program: Program, folding: Folding, *, training: bool, cached: bool) -> Plan:
+        """A plan that leaves room in host memory for what its copies go through.
+
+        How much that is depends on the plan: another is made where one turns out to need more than was left.
+        """
+        plan = self._planned(program, folding, training=training, cached=cached)
+        while self._backend.separate and staging_bytes(plan, self._host_tiers) > self._staged_bytes:
+            self._staged_bytes = staging_bytes(plan, self._host_tiers)
+            self._check_host_memory()
+            plan = self._planned(program, folding, training=training, cached=cached)
+        return plan
+
+    def _check_host_memory(self) -> None:
+        for name in self._host_tiers:
+            limit = self._tiers[name].spec.capacity_bytes
+            if limit is not None and limit < self._staged_bytes:
+                raise ConfigError(
+                    f"Copies to and from the {self._backend.name} tier go through {format_size(self._staged_bytes)} of "
+                    f"host memory, and --host-memory is {format_size(limit)}: give that much, or more."
+                )
+
+    @property
+    def _host_tiers(self) -> list[str]:
+        return [name for name, tier in self._tiers.items() if tier.host_memory is not None]
 
     def _planned(self, program: Program, folding: Folding, *, training: bool, cached: bool) -> Plan:
         problem = self._problem(program, training=training, cached=cached)
@@ -90,7 +120,10 @@ class PlanMaker:
             store=self.store,
             budget_bytes=self._budget_bytes or self._backend.free_bytes(),
             compute_tier=self._backend.name,
-            storage_tiers=tuple(tier.for_planning(machine.profile, cached=cached) for tier in self._tiers.values()),
+            storage_tiers=tuple(
+                tier.for_planning(machine.profile, self._copy_speeds, staged_bytes=self._staged_bytes, cached=cached)
+                for tier in self._tiers.values()
+            ),
             wanted=self._wanted,
             storage_dtype=self._storage_dtype,
             loss=self.loss,
@@ -98,8 +131,17 @@ class PlanMaker:
             least_tile_rows=self._backend.tile_rows,
             training=training,
             evaluation=program.evaluates_apart or not training,
-            rates=Rates(compute=machine.compute_rates(threads), store=machine.store_rates(self.store)),
+            rates=Rates(compute=machine.compute_rates(self._backend), store=self._store_rates),
         )
+
+    @cached_property
+    def _copy_speeds(self) -> CopySpeeds | None:
+        return measure_copies(self._backend)
+
+    @property
+    def _store_rates(self) -> TierRates:
+        rates = self._machine.store_rates(self.store)
+        return rates if self._copy_speeds is None else self._copy_speeds.through_host_memory(rates)
 
     @cached_property
     def _machine(self) -> MachineAtHand:

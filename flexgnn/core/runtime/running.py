@@ -13,6 +13,7 @@ from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.runtime.events import DamageFound, Listener, RunPlanned
 from flexgnn.core.runtime.executor import Executor
+from flexgnn.core.runtime.residence import Residents
 from flexgnn.core.runtime.storage import ConfiguredTier, open_storage
 
 
@@ -24,11 +25,12 @@ class Runner:
         store: GraphStore,
         backend: ComputeBackend,
         tiers: Mapping[str, ConfiguredTier],
+        residents: Residents,
         *,
         verify: bool,
     ) -> None:
         self._store, self._backend, self._tiers = store, backend, tiers
-        self._verify = verify
+        self._residents, self._verify = residents, verify
         self._busy = False
 
     def run(
@@ -95,6 +97,7 @@ class Runner:
             )
         )
         with (
+            self._residents.on(self._backend.device, plan.workload.program),
             open_storage(plan, self._tiers, listener, verify=self._verify) as storage,
             Executor(
                 plan,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from flexgnn.core.blob import Blob
 from flexgnn.core.errors import ConfigError, DamagedBlobError, TierFullError
 from flexgnn.core.host_memory_tier import HostMemoryTier
-from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, TierRates
+from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, CopySpeeds, TierRates
 from flexgnn.core.plan.placement import StorageTier
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.profile import MachineProfile
@@ -32,6 +32,8 @@ class ConfiguredTier:
     factory: TierFactory
     local: bool
     alignment_bytes: int
+    host_memory: type[HostMemoryTier] | None = None
+    """The backend, where it keeps everything in memory."""
 
     @classmethod
     def configure(cls, spec: TierSpec, plugins: Plugins) -> ConfiguredTier:
@@ -47,6 +49,8 @@ class ConfiguredTier:
             check_parent(spec.location)
             return cls(spec=spec, factory=factory, local=True, alignment_bytes=1)
         parse_settings(factory.name, factory.settings_type, spec.settings)
+        if issubclass(factory, HostMemoryTier):
+            return cls(spec=spec, factory=factory, local=True, alignment_bytes=1, host_memory=factory)
         if factory.local:
             check_parent(spec.location)
         elif spec.location is None:
@@ -71,20 +75,50 @@ class ConfiguredTier:
         """Whether the backend has a name, under which what is measured can be found again."""
         return isinstance(self.spec.backend, str)
 
+    def place_of_its_own(self, listener: Listener) -> AbstractContextManager[str]:
+        """A scratch location; of a tier in host memory no place at all."""
+        if self.host_memory is not None:
+            return nullcontext("")
+        return scratch_location(self.spec.location, listener, local=self.local)
+
     def known_rates(self, profile: MachineProfile, *, cached: bool = False) -> TierRates | None:
         """What ``profile`` says of it; ``cached``: with all that is on it in the page cache."""
         return profile.find_rates(self.backend_name, self.spec.settings, self.place, cached=cached)
 
-    def for_planning(self, profile: MachineProfile, *, cached: bool) -> StorageTier:
-        """The tier as planners see it: its capacity, or what is free where it will be, and measured rates if any."""
-        limits = [self.spec.capacity_bytes, free_bytes(self.spec.location) if self.local else None]
+    def for_planning(
+        self, profile: MachineProfile, speeds: CopySpeeds | None, *, staged_bytes: int, cached: bool
+    ) -> StorageTier:
+        """The tier as planners see it: its capacity, or what is free where it will be, and measured rates if any.
+
+        Args:
+            profile: of this machine.
+            speeds: of copies to and from the compute tier, where that is apart from host memory.
+            staged_bytes: what copies take of the capacity of a tier in host memory.
+            cached: whether the system keeps in memory what is on it.
+        """
+        limits = [self.spec.capacity_bytes, self._free_bytes()]
         known = [limit for limit in limits if limit is not None]
+        capacity = min(known, default=None)
+        if self.host_memory is not None and capacity is not None:
+            capacity = max(0, capacity - staged_bytes)
         return StorageTier(
             name=self.spec.name,
-            capacity_bytes=min(known, default=None),
-            rates=self.known_rates(profile, cached=cached) or ASSUMED_TIER_RATES,
+            capacity_bytes=capacity,
+            rates=self._rates(profile, speeds, cached=cached),
             alignment_bytes=self.alignment_bytes,
         )
+
+    def _free_bytes(self) -> int | None:
+        if self.host_memory is not None:
+            return self.host_memory.free_bytes()
+        return free_bytes(self.spec.location) if self.local else None
+
+    def _rates(self, profile: MachineProfile, speeds: CopySpeeds | None, *, cached: bool) -> TierRates:
+        """From and to the compute tier."""
+        if speeds is not None and self.host_memory is not None:
+            return speeds.of_host_memory()
+        own = self.known_rates(profile, cached=cached) or ASSUMED_TIER_RATES
+        return own if speeds is None else speeds.through_host_memory(own)
 
 
 class Storage:
@@ -195,7 +229,7 @@ def open_storage(
 def _opened(tier: ConfiguredTier, size_bytes: int, listener: Listener) -> Iterator[TierBackend]:
     """``tier`` with room for ``size_bytes``."""
     spec = tier.spec
-    with scratch_location(spec.location, listener, local=tier.local) as location, ExitStack() as stack:
+    with tier.place_of_its_own(listener) as location, ExitStack() as stack:
         options = TierOptions(location=location, capacity_bytes=size_bytes, settings=spec.settings)
         backend = tier.factory(options)
         stack.callback(backend.close)
@@ -203,9 +237,10 @@ def _opened(tier: ConfiguredTier, size_bytes: int, listener: Listener) -> Iterat
             stack.callback(backend.clear)
         room = backend.room_bytes()
         if room is not None and room < size_bytes:
+            where = f"in {location}, where" if location else "of which"
             raise TierFullError(
-                f"The plan spills {format_size(size_bytes)} to {spec.name} in {location}, where "
-                f"{format_size(room)} are free: name another place, or give more --device-memory."
+                f"The plan spills {format_size(size_bytes)} to {spec.name} {where} {format_size(room)} are free: "
+                f"{'name another place' if location else 'lower --host-memory'}, or give more --device-memory."
             )
         listener(TierOpened(name=spec.name, backend=backend.name, location=location, notice=backend.notice))
         yield backend

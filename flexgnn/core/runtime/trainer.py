@@ -11,7 +11,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from flexgnn.core.compute import DEVICES
+from flexgnn.core.compute import CPU_TIER, ComputeBackend
 from flexgnn.core.errors import ConfigError, GraphError
 from flexgnn.core.graph.layout import REGRESSION
 from flexgnn.core.graph.store import GraphStore
@@ -20,7 +20,7 @@ from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.saved import SavedPlan
 from flexgnn.core.plan.stored_types import check_storage_dtype
 from flexgnn.core.planner import Planner
-from flexgnn.core.plugins import load_plugins
+from flexgnn.core.plugins import Plugins, load_plugins
 from flexgnn.core.program.convolution import Convolution
 from flexgnn.core.program.criterion import RowLosses, TrainingLoss, default_loss, user_loss
 from flexgnn.core.program.edge_inputs import EdgeInputs
@@ -39,11 +39,12 @@ from flexgnn.core.runtime.moments import check_rows_for_moments
 from flexgnn.core.runtime.plan_making import Network, PlanMaker
 from flexgnn.core.runtime.prediction_files import PredictionFile
 from flexgnn.core.runtime.predictions import Predictions
+from flexgnn.core.runtime.residence import Residents, check_device
 from flexgnn.core.runtime.running import Runner
 from flexgnn.core.runtime.splits import SplitSizes, count_splits, loss_divisor, some_training_labels
 from flexgnn.core.runtime.storage import ConfiguredTier
 from flexgnn.core.sizes import parse_size
-from flexgnn.core.tier_spec import TierSpec, tier_specs
+from flexgnn.core.tier_spec import HOST_TIER, TierSpec, tier_specs
 
 FIXED_MEMORY_BYTES = 96 * 2**20
 """What a run may take beside the budget, whatever the graph: compiled kernels, stacks and allocators of threads, the
@@ -63,7 +64,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         *,
         loss: RowLosses | LinkPrediction | None = None,
-        device: str = "cpu",
+        device: str | ComputeBackend = "cpu",
         device_memory: str | int | None = None,
         host_memory: str | int | None = None,
         ssd_backend: str = "arrow",
@@ -88,9 +89,10 @@ class Trainer:
                 loss a row, of which the mean over the training nodes is taken; see ``docs/training.md``. None: cross
                 entropy; binary cross entropy for several classes a node; squared error for regression. For graphs of
                 pairs of nodes, :class:`LinkPrediction`, also where it is None.
-            device: ``"cpu"`` or ``"cuda"``.
+            device: ``"cpu"``, ``"cuda"``, or a compute backend. The model stays on the CPU but for the time of a fit.
             device_memory: budget of the compute tier, as in ``"512MiB"``; None: what is free.
-            host_memory: budget of pinned RAM; only with CUDA.
+            host_memory: budget of pinned RAM, a tier above storage; only with devices that have memory of their own, as
+                with CUDA. None: what is free.
             ssd_backend: name of the storage tier's backend.
             ssd_path: an existing directory to make a scratch directory in; None: the system's temporary directory.
                 For a backend that is not on this machine: what it calls a place, such as a URL.
@@ -112,20 +114,22 @@ class Trainer:
         Raises:
             LoweringError: if the model can't be run exactly; PluginError, ConfigError: if a setting is not accepted.
         """
-        if device not in DEVICES:
-            raise ConfigError(f"The device {device!r} is unknown; 'cpu' and 'cuda' are accepted.")
-        if host_memory is not None and device == "cpu":
-            raise ConfigError("A budget of pinned host memory (--host-memory) only makes sense with --device cuda.")
         plugins = load_plugins()
+        backend = _compute_backend(device, plugins) if isinstance(device, str) else device
+        if host_memory is not None and not backend.separate:
+            raise ConfigError("A budget of pinned host memory (--host-memory) only makes sense with --device cuda.")
         self.model, self.store = model, store
         self.optimizer = _checked_optimizer(optimizer)
-        backend = plugins.compute_backend(DEVICES[device])()
         specs = tier_specs(tiers, ssd_backend=ssd_backend, ssd_path=ssd_path, ssd_options=ssd_options)
+        if backend.separate:
+            specs = [TierSpec(name=HOST_TIER, backend=HOST_TIER, capacity=host_memory), *specs]
         configured = {spec.name: ConfiguredTier.configure(spec, plugins) for spec in specs}
         saved = None if plan is None else SavedPlan.load(plan)
         saved_budget = None if saved is None else saved.budget_bytes
         self.listeners = list(listeners)
-        self._runner = Runner(store, backend, configured, verify=verify)
+        residents = Residents(modules=[model, *_modules_of(loss)], optimizer=self.optimizer)
+        residents.check()
+        self._runner = Runner(store, backend, configured, residents, verify=verify)
         maker = PlanMaker(
             store,
             backend,
@@ -141,6 +145,8 @@ class Trainer:
         self._links = links_of(loss, store)
         self._check_decoder()
         self._network = Network(self._lowered, rewrites, maker, self.emit)
+        if backend.device.type != "cpu":
+            check_device(self._program, backend.name)
         self._loss = maker.loss = self._checked_loss(loss)
         check_rows_for_moments(self._program, store.info.num_nodes)
         self.history: list[EpochRecord] = []
@@ -337,6 +343,21 @@ class Trainer:
         self.history.append(record)
         self.emit(record)
         called.epoch_ended(record)
+
+
+def _compute_backend(device: str, plugins: Plugins) -> ComputeBackend:
+    name = CPU_TIER if device == "cpu" else device
+    if name not in plugins.compute_backends() or device == CPU_TIER:
+        names = ["cpu", *(known for known in plugins.compute_backends() if known != CPU_TIER)]
+        accepted = " and ".join(repr(known) for known in names)
+        raise ConfigError(f"The device {device!r} is unknown; {accepted} are accepted.")
+    return plugins.compute_backend(name)()
+
+
+def _modules_of(loss: object) -> list[torch.nn.Module]:
+    """What of a loss has parameters or buffers."""
+    part = loss.decoder if isinstance(loss, LinkPrediction) else loss
+    return [part] if isinstance(part, torch.nn.Module) else []
 
 
 def _checked_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

@@ -41,10 +41,10 @@ def test_a_slow_tier_measures_as_slow_as_it_is(tmp_path: Path) -> None:
 def test_plans_take_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEXGNN_CACHE", str(tmp_path / "cache"))
     tier = configured("arrow", tmp_path)
-    assert tier.for_planning(load_profile(), cached=False).rates == ASSUMED_TIER_RATES
+    assert tier.for_planning(load_profile(), None, staged_bytes=0, cached=False).rates == ASSUMED_TIER_RATES
     profile = calibrate_tier(tier, block_bytes=(2**16, 2**18), total_bytes=2**19)
     save_profile(lambda known: known.with_tiers([profile]))
-    assert tier.for_planning(load_profile(), cached=False).rates == profile.rates()
+    assert tier.for_planning(load_profile(), None, staged_bytes=0, cached=False).rates == profile.rates()
     (tmp_path / "other").mkdir()
     assert configured("arrow", tmp_path / "other").known_rates(load_profile()) == profile.rates(), "on the same disk"
 

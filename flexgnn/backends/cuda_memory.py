@@ -1,0 +1,121 @@
+"""The ``cuda`` compute tier: memory of an NVIDIA GPU, and how bytes get in and out of it.
+
+Everything is computed on the stream that is current. Copies are made on streams of the threads that move, one a thread,
+and are ordered by events: what was launched before a copy was asked for comes before it, and what is launched once the
+thread has seen the copy end comes after. Nothing waits for the whole device.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from threading import local
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flexgnn.core.compute import ComputeBackend
+from flexgnn.core.copies import Copies, Copy, StagedCopies
+from flexgnn.core.errors import BudgetError
+from flexgnn.core.hookspecs import hookimpl
+from flexgnn.core.program.row_kernels import RowKernels
+from flexgnn.core.sizes import format_size
+
+_KEPT_BYTES = 256 * 2**20
+"""Of what is free, left to what CUDA's libraries take in the course of a run: cuBLAS, compiled kernels."""
+
+
+class CudaMemoryBackend(ComputeBackend):
+    """Memory of the NVIDIA GPU that is torch's current device."""
+
+    name = "cuda"
+    device = torch.device("cuda")
+    separate = True
+    tile_rows = 2**15
+
+    @classmethod
+    def obstacle(cls) -> str | None:
+        if not torch.cuda.is_available():
+            return "torch finds no CUDA device here: use --device cpu, or install a build of torch with CUDA."
+        if find_spec("triton") is None:
+            return "its kernels need the package triton: install it, or use --device cpu."
+        return None
+
+    def free_bytes(self) -> int:
+        free, _ = torch.cuda.mem_get_info()
+        reserved = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return max(0, free + reserved - _KEPT_BYTES)
+
+    def allocate(self, size_bytes: int) -> Tensor:
+        """One buffer, taken at once.
+
+        Raises:
+            BudgetError: if the GPU does not have it.
+        """
+        try:
+            return torch.empty(size_bytes, dtype=torch.uint8, device=self.device)
+        except torch.OutOfMemoryError as error:
+            raise BudgetError(
+                f"The GPU does not grant {format_size(size_bytes)}; {format_size(self.free_bytes())} are free: "
+                "lower --device-memory."
+            ) from error
+
+    def copies(self) -> Copies:
+        return _CudaCopies()
+
+    def kernels(self) -> RowKernels:
+        # Triton takes seconds to import, and is only there where there is a GPU.
+        from flexgnn.core.gpu.kernels import TritonKernels
+
+        return TritonKernels()
+
+    def threads(self) -> int:
+        """One tile is in work: the device makes use of all its processors for it."""
+        return 1
+
+    def processor(self) -> str:
+        return str(torch.cuda.get_device_name())
+
+    def finish(self) -> None:
+        torch.cuda.synchronize()
+
+
+class _CudaCopies(StagedCopies):
+    """Copies by the copy engines of the GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._threads = local()
+
+    def new_buffer(self, size_bytes: int) -> Tensor:
+        return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
+
+    def mark(self) -> torch.cuda.Event:
+        return _recorded()
+
+    def begin(self, target: Tensor, source: Tensor, after: Any) -> Copy:
+        stream = self._stream()
+        with torch.cuda.stream(stream):
+            stream.wait_event(after)
+            target.copy_(source, non_blocking=True)
+            return _recorded()
+
+    def _stream(self) -> torch.cuda.Stream:
+        """Of this thread."""
+        if not hasattr(self._threads, "stream"):
+            self._threads.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream: torch.cuda.Stream = self._threads.stream
+        return stream
+
+
+def _recorded() -> torch.cuda.Event:
+    """On the current stream."""
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
+@hookimpl
+def flexgnn_list_compute_backends() -> list[type[ComputeBackend]]:
+    """The backend of this module."""
+    return [CudaMemoryBackend]
