@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,10 +87,7 @@ class ThrottledCopies(StagedCopies):
         self._buffers_of_all.append(torch.full((size_bytes,), POISON, dtype=torch.uint8))
         return self._buffers_of_all[-1]
 
-    def mark(self) -> None:
-        """What was computed is done when it was asked for."""
-
-    def begin(self, target: Tensor, source: Tensor, after: Any) -> _Begun:
+    def begin(self, target: Tensor, source: Tensor) -> _Begun:
         staged = {buffer.untyped_storage().data_ptr() for buffer in self._buffers_of_all}
         places = {target.untyped_storage().data_ptr(), source.untyped_storage().data_ptr()}
         self.lent += not places & staged

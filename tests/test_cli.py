@@ -166,7 +166,7 @@ def test_plan_shows_and_saves_without_training(run: Run, graph: Path, tmp_path: 
     assert not (graph / "folded").exists()
     shown = run("plan", "--dataset", graph, "--hidden", 8, "--no-rewrite", "fold", "--no-rewrite", "order").stdout
     assert "loss of stage 3" in shown
-    assert json.loads((tmp_path / "plan.json").read_text())["flexgnn_plan"] == 4
+    assert json.loads((tmp_path / "plan.json").read_text())["flexgnn_plan"] == 5
 
 
 def test_plan_for_a_machine_and_a_graph_that_are_not_at_hand(run: Run, graph: Path, tmp_path: Path) -> None:

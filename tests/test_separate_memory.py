@@ -111,7 +111,7 @@ def test_tiles_of_several_chunks_agree_with_pyg(tmp_path: Path) -> None:
 def test_too_little_host_memory_for_copies_is_refused(store: GraphStore) -> None:
     model = GCN(5, 8, num_layers=3, out_channels=3)
     budget = smallest(model, store, 7, "1GiB")
-    with pytest.raises(ConfigError, match=r"Copies to and from the stand-in tier go through .* --host-memory is 1.0 KiB"):
+    with pytest.raises(ConfigError, match=r"Copies to and from the stand-in tier .* --host-memory is 1.0 KiB"):
         trained(model, store, device=StandInBackend(), device_memory=budget, host_memory="1KiB")
 
 

@@ -1,21 +1,22 @@
 """The ``cuda`` compute tier: memory of an NVIDIA GPU, and how bytes get in and out of it.
 
 Everything is computed on the stream that is current. Copies are made on streams of the threads that move, one a thread,
-and are ordered by events: what was launched before a copy was asked for comes before it, and what is launched once the
-thread has seen the copy end comes after. Nothing waits for the whole device.
+each of which waits for events: before a copy for what was launched until it was asked for, and after it for its end,
+upon which the thread that computes launches what needs it. Nothing waits for the whole device in an epoch.
 """
 
 from __future__ import annotations
 
+import time
+from functools import cached_property
 from importlib.util import find_spec
 from threading import local
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from flexgnn.core.compute import ComputeBackend
-from flexgnn.core.copies import Copies, Copy, StagedCopies
+from flexgnn.core.compute import ComputeBackend, Stamp
+from flexgnn.core.copies import Copies, StagedCopies
 from flexgnn.core.errors import BudgetError
 from flexgnn.core.hookspecs import hookimpl
 from flexgnn.core.program.row_kernels import RowKernels
@@ -69,6 +70,13 @@ class CudaMemoryBackend(ComputeBackend):
 
         return TritonKernels()
 
+    def stamp(self) -> Stamp:
+        return _CudaStamp(self._clock)
+
+    @cached_property
+    def _clock(self) -> _CudaClock:
+        return _CudaClock()
+
     def threads(self) -> int:
         """One tile is in work: the device makes use of all its processors for it."""
         return 1
@@ -78,6 +86,29 @@ class CudaMemoryBackend(ComputeBackend):
 
     def finish(self) -> None:
         torch.cuda.synchronize()
+
+
+class _CudaClock:
+    """A moment that is known by the host's clock and by the device's."""
+
+    def __init__(self) -> None:
+        torch.cuda.synchronize()
+        self.event, self.seconds = _recorded(), time.perf_counter()
+
+
+class _CudaStamp:
+    """A moment on the current stream."""
+
+    def __init__(self, clock: _CudaClock) -> None:
+        self._clock, self._event = clock, _recorded()
+
+    def passed(self) -> bool:
+        return bool(self._event.query())  # type: ignore[no-untyped-call]
+
+    def seconds(self) -> float:
+        self._event.synchronize()
+        milliseconds: float = self._clock.event.elapsed_time(self._event)
+        return self._clock.seconds + milliseconds / 1000
 
 
 class _CudaCopies(StagedCopies):
@@ -93,10 +124,8 @@ class _CudaCopies(StagedCopies):
     def mark(self) -> torch.cuda.Event:
         return _recorded()
 
-    def begin(self, target: Tensor, source: Tensor, after: Any) -> Copy:
-        stream = self._stream()
-        with torch.cuda.stream(stream):
-            stream.wait_event(after)
+    def begin(self, target: Tensor, source: Tensor) -> torch.cuda.Event:
+        with torch.cuda.stream(self._stream()):
             target.copy_(source, non_blocking=True)
             return _recorded()
 
@@ -110,7 +139,7 @@ class _CudaCopies(StagedCopies):
 
 def _recorded() -> torch.cuda.Event:
     """On the current stream."""
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record()
     return event
 

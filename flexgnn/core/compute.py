@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +15,29 @@ from flexgnn.core.program.row_kernels import RowKernels
 
 CPU_TIER = "ram"
 """The compute tier of the device that users call ``cpu``; others are called like their tiers."""
+
+
+class Stamp(Protocol):
+    """A moment in what a compute tier does: when it comes to it, which may be later than when it is told."""
+
+    def passed(self) -> bool:
+        """Whether it has come."""
+
+    def seconds(self) -> float:
+        """When it came, by :func:`time.perf_counter`; waits for it."""
+
+
+class HostStamp:
+    """The moment at which it is made."""
+
+    def __init__(self) -> None:
+        self._seconds = time.perf_counter()
+
+    def passed(self) -> bool:
+        return True
+
+    def seconds(self) -> float:
+        return self._seconds
 
 
 class ComputeBackend(ABC):
@@ -52,6 +76,10 @@ class ComputeBackend(ABC):
     def kernels(self) -> RowKernels:
         """What aggregates there."""
         return CpuKernels()
+
+    def stamp(self) -> Stamp:
+        """The moment at which all that was asked for so far is done."""
+        return HostStamp()
 
     def threads(self) -> int:
         """Tiles that are in work at the same time."""

@@ -1,8 +1,8 @@
 """How rows get between storage tiers and the compute tier.
 
 Everything is asked for on the thread that computes; it is done by the threads that move (``runtime/transfers.py``).
-Where the compute tier runs behind the thread that feeds it, as a GPU does, what was asked of it before a copy was asked
-for comes before that copy.
+A compute tier may run behind the thread that feeds it, as a GPU does: before a thread moves anything, it waits for what
+was asked of the compute tier until then (:meth:`Copies.mark`).
 """
 
 from __future__ import annotations
@@ -44,8 +44,19 @@ class BlobSink(Protocol):
         """Memory to fill where the place is in host memory: what is in it on the way out is there then; else None."""
 
 
+class Pending(Protocol):
+    """Something that was begun."""
+
+    def synchronize(self) -> None:
+        """Return once it has ended."""
+
+
 class Copies(ABC):
     """The way in and out of one compute tier."""
+
+    def mark(self) -> Pending | None:
+        """All that was asked of the compute tier so far; None: that is done."""
+        return None
 
     @abstractmethod
     def into(self, out: Tensor, source: RowSource) -> Callable[[], None]:
@@ -68,13 +79,6 @@ class DirectCopies(Copies):
         return lambda: sink.write(array)
 
 
-class Copy(Protocol):
-    """A copy that was begun."""
-
-    def synchronize(self) -> None:
-        """Return once it has ended."""
-
-
 class StagedCopies(Copies):
     """A compute tier apart from host memory: bytes are copied from and to buffers that subclasses make.
 
@@ -90,45 +94,37 @@ class StagedCopies(Copies):
         """``size_bytes`` uint8 in host memory from which the compute tier can be filled fast."""
 
     @abstractmethod
-    def mark(self) -> Any:
-        """What stands for everything that was asked of the compute tier so far."""
-
-    @abstractmethod
-    def begin(self, target: Tensor, source: Tensor, after: Any) -> Copy:
-        """Begin a copy, once everything before the mark ``after`` is done; one of both is in the compute tier."""
+    def begin(self, target: Tensor, source: Tensor) -> Pending:
+        """Begin a copy; one of both is in the compute tier."""
 
     def into(self, out: Tensor, source: RowSource) -> Callable[[], None]:
-        after = self.mark()
-
         def run() -> None:
             lent = source.lend(len(out))
             if lent is not None:
-                self.begin(out, host_tensor(lent, out.dtype), after).synchronize()
+                self.begin(out, host_tensor(lent, out.dtype)).synchronize()
                 return
-            under_way: list[Copy] = []
+            under_way: list[Pending] = []
             for number, (start, stop) in enumerate(_pieces(out)):
                 if number >= 2:
                     under_way[number - 2].synchronize()
                 part = out[start:stop]
                 staged = self._staged(f"in {number % 2}", part, max(PIECE_BYTES, part.nbytes))
                 source.read(start, stored_array(staged))
-                under_way.append(self.begin(part, staged, after))
+                under_way.append(self.begin(part, staged))
             for copy in under_way[-2:]:
                 copy.synchronize()
 
         return run
 
     def out_of(self, rows: Tensor, sink: BlobSink) -> Callable[[], None]:
-        after = self.mark()
-
         def run() -> None:
             place = sink.fill(Blob(_numpy_dtype(rows), tuple(rows.shape)))
             if place is not None:
                 with place as array:
-                    self.begin(host_tensor(array, rows.dtype), rows, after).synchronize()
+                    self.begin(host_tensor(array, rows.dtype), rows).synchronize()
                 return
             staged = self._staged("out", rows, rows.nbytes)
-            self.begin(staged, rows, after).synchronize()
+            self.begin(staged, rows).synchronize()
             sink.write(stored_array(staged))
 
         return run

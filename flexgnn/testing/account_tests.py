@@ -65,6 +65,7 @@ class AccountTests(Kit):
         tier.close()
 
     def test_a_reopened_tier_counts_what_is_there(self, location: str) -> None:
+        self.need_durable()
         first = self.open(location)
         for key, size in (("a", 600), ("b", 350), ("a", 500)):
             first.put(key, sample("uint8", (size,)))

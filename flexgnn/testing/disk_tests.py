@@ -37,6 +37,7 @@ class DiskTests(Kit):
     """What a full disk does."""
 
     def test_a_full_disk_is_told_of_and_leaves_the_old_blob(self, tmp_path: Path) -> None:
+        self.need_durable()
         if not self.backend.local:
             pytest.skip("the tier is not on a disk of this machine")
         small, large = sample("float32", (101, 103)), sample("float64", (_DISK_BYTES // 8,))

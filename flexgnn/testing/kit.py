@@ -39,6 +39,11 @@ class Kit:
         yield tier
         tier.close()
 
+    def need_durable(self) -> None:
+        """Skip a test of what outlives a process where the backend says that nothing does."""
+        if not self.backend.durable:
+            pytest.skip("the tier keeps nothing beyond its process")
+
     def open(self, location: str, capacity_bytes: int | None = None) -> TierBackend:
         """The tier over ``location``."""
         return self.backend(TierOptions(location=location, capacity_bytes=capacity_bytes, settings=dict(self.settings)))

@@ -153,6 +153,8 @@ class TierStateMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self._tier.close()
+        if not self._tier.durable:
+            self._arrays.clear()
         self._tier = self._open_tier(_CAPACITY_BYTES)
         self._peak_bytes = self._used_bytes
 

@@ -24,7 +24,7 @@ def measure_copies(backend: ComputeBackend) -> CopySpeeds | None:
     device, host = backend.allocate(_MANY_BYTES), copies.new_buffer(_MANY_BYTES)
 
     def seconds(target: torch.Tensor, source: torch.Tensor, size_bytes: int) -> float:
-        return _median(lambda: copies.begin(target[:size_bytes], source[:size_bytes], copies.mark()).synchronize())
+        return _median(lambda: copies.begin(target[:size_bytes], source[:size_bytes]).synchronize())
 
     few = (seconds(device, host, _FEW_BYTES) + seconds(host, device, _FEW_BYTES)) / 2
     inward, outward = seconds(device, host, _MANY_BYTES), seconds(host, device, _MANY_BYTES)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flexgnn.core.compute import ComputeBackend
+from flexgnn.core.compute import ComputeBackend, Stamp
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.decisions import BY_HALOS
 from flexgnn.core.plan.plan import Plan
@@ -24,11 +24,12 @@ from flexgnn.core.plan.workload import Pull, Step, edge_field, topology_fields
 from flexgnn.core.program.criterion import default_loss
 from flexgnn.core.program.neighbors import Neighbors
 from flexgnn.core.program.row_context import RowContext
-from flexgnn.core.runtime.events import Listener, SetupFinished, StepFinished
+from flexgnn.core.runtime.events import Listener, SetupFinished
 from flexgnn.core.runtime.memory import Memory, opening_and_closing
 from flexgnn.core.runtime.moments import MomentSums
 from flexgnn.core.runtime.movement import Movement
 from flexgnn.core.runtime.setup import Setup
+from flexgnn.core.runtime.step_reports import AskedStep, StepReports
 from flexgnn.core.runtime.storage import Storage
 from flexgnn.core.runtime.tile_pool import single_threaded_products, tile_pool
 from flexgnn.core.runtime.tile_view import StepData
@@ -90,11 +91,12 @@ class Executor:
         self._plan, self._store, self._listener = plan, store, listener
         self.storage = storage
         self._workload = plan.workload
-        self._clock_start = time.perf_counter()
+        clock_start = time.perf_counter()
+        self._reports = StepReports(listener, clock_start)
         self.memory = Memory(plan, backend)
         self._copies = backend.copies()
-        self.movement = Movement(plan, store, storage, self.memory, self._copies, listener, self._clock_start)
-        self._device, self._kernels = backend.device, backend.kernels()
+        self.movement = Movement(plan, store, storage, self.memory, self._copies, listener, clock_start)
+        self._backend, self._kernels = backend, backend.kernels()
         task = store.info.task
         self._runner = TileRunner(plan.workload, plan.problem.loss or default_loss(task), loss_divisor, task)
         self._threads = plan.problem.threads
@@ -131,21 +133,22 @@ class Executor:
         opening, closing = opening_and_closing(self._plan.slots, range(steps[0].index, steps[-1].index + 1))
         with single_threaded_products():
             for step in steps:
-                start = time.perf_counter()
+                opened = self._backend.stamp()
                 for index in opening[step.index]:
                     self.movement.begin(index, step)
                 self.movement.fill(step)
-                self._run(step, epoch, seed, totals, sink, start)
+                self._run(step, epoch, seed, totals, sink, opened)
                 for index in closing[step.index]:
                     self.memory.close(index)
+        self._reports.finish()
         return totals
 
-    def _run(self, step: Step, epoch: int, seed: int, totals: Totals, sink: LogitsSink | None, opened: float) -> None:
+    def _run(self, step: Step, epoch: int, seed: int, totals: Totals, sink: LogitsSink | None, opened: Stamp) -> None:
         """Compute one step, tile by tile, and hand on what it made."""
         phase, block = step.phase, step.block
         self.memory.ledger.take(phase.workspace_bytes, "The workspace of a step")
         data = self._data(step, totals.moments)
-        start = time.perf_counter()
+        begun = self._backend.stamp()
         first_row = self._workload.blocks.start(block)
 
         def rows_of(tile: tuple[int, int]) -> RowContext:
@@ -167,22 +170,10 @@ class Executor:
             if sink is not None and result.logits is not None:
                 sink(first_row + tile[0], result.logits.cpu())
         self.movement.write_behind(step, self._gather)
-        end = time.perf_counter()
-        live_bytes = self.memory.ledger.used_bytes
+        ended, live_bytes = self._backend.stamp(), self.memory.ledger.used_bytes
         self.memory.ledger.give_back(phase.workspace_bytes)
-        self._listener(
-            StepFinished(
-                epoch=epoch,
-                step=step.index,
-                phase=phase.kind,
-                stage=phase.stage,
-                column_slice=phase.column_slice,
-                block=block,
-                wait_seconds=start - opened,
-                start_seconds=start - self._clock_start,
-                end_seconds=end - self._clock_start,
-                live_bytes=live_bytes,
-            )
+        self._reports.add(
+            AskedStep(epoch=epoch, step=step, opened=opened, begun=begun, ended=ended, live_bytes=live_bytes)
         )
 
     def _results(
@@ -207,10 +198,10 @@ class Executor:
         return StepData(
             phase=phase,
             kernels=self._kernels,
-            device=self._device,
+            device=self._backend.device,
             rows={name: self.memory.rows(name, block) for name in names},
             slices=self._workload.slices,
-            moments=sums.tensors(self._workload.program, self._device),
+            moments=sums.tensors(self._workload.program, self._backend.device),
             moment_shares=sums.shares(),
             neighbors={name: self._neighbors(pull, block) for name, pull in pulls.items()},
             partial={

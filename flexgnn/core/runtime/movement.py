@@ -107,14 +107,17 @@ class Movement:
         if self._workload.fields[name].source is not Source.STORE:
             return self._blob(name, block, key, 0, rows)
         source = StoreRows(store=self._store, plan=self._plan, field=name, block=block)
-        return STORE, Job(key=key, size_bytes=rows.nbytes, run=self._copies.into(rows, source))
+        return STORE, self._job(key, rows, self._copies.into(rows, source))
 
     def _blob(self, part: str, block: int, key: str, first_row: int, rows: Tensor) -> tuple[str, Job]:
         """How to read rows of a blob, once it is written."""
         tier = self._plan.tier_of(part, block)
         source = StoredRows(storage=self._storage, tier=tier, key=key, first_row=first_row)
-        run = self._copies.into(rows, source)
-        return tier, Job(key=key, size_bytes=rows.nbytes, run=run, after=self._writes.get(key))
+        return tier, self._job(key, rows, self._copies.into(rows, source), after=self._writes.get(key))
+
+    def _job(self, key: str, rows: Tensor, run: Callable[[], None], after: Future[None] | None = None) -> Job:
+        """A transfer of ``rows``, once what was asked of the compute tier so far is done."""
+        return Job(key=key, size_bytes=rows.nbytes, run=run, mark=self._copies.mark(), after=after)
 
     def _begin_halo(self, slot: Slot, window: Tensor, now: Step) -> None:
         """Load what exists of a halo's first passes; what a step from ``now`` on makes follows when it is asked for."""
@@ -180,7 +183,7 @@ class Movement:
     def _write(self, part: str, block: int, key: str, rows: Tensor) -> Future[None]:
         storage, tier = self._storage, self._plan.tier_of(part, block)
         sink = StoredBlob(storage=storage, tier=tier, key=key)
-        job = Job(key=key, size_bytes=rows.nbytes, run=self._copies.out_of(rows, sink))
+        job = self._job(key, rows, self._copies.out_of(rows, sink))
         write = self._transfers.submit(tier, "write", [job])
         self._writes[key] = write
         return write

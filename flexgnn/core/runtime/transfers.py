@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from flexgnn.core.copies import Pending
 from flexgnn.core.plan.traffic import STORE, Direction, channel
 from flexgnn.core.runtime.events import Listener, TransferFinished
 
@@ -18,6 +19,8 @@ class Job:
     key: str
     size_bytes: int
     run: Callable[[], None]
+    mark: Pending | None = None
+    """What was asked of the compute tier before; it has to be done."""
     after: Future[None] | None = None
     """A write to the same tier that has to have ended."""
 
@@ -42,6 +45,8 @@ class Transfers:
         for job in jobs:
             if job.after is not None:
                 job.after.result()
+            if job.mark is not None:
+                job.mark.synchronize()
             self._run(name, job)
 
     def _run(self, name: str, job: Job) -> None:

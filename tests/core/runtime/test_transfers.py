@@ -52,6 +52,31 @@ def test_a_job_waits_for_the_write_before_it(transfers: Transfers) -> None:
     assert done == ["write", "read"]
 
 
+class Asked:
+    """Something that was asked of a compute tier, and is done when it is released."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+
+    def synchronize(self) -> None:
+        assert self.done.wait(10)
+
+
+def test_a_job_waits_for_what_was_asked_of_the_compute_tier_and_counts_no_time_of_it(
+    transfers: Transfers, events: list[Event]
+) -> None:
+    asked = Asked()
+    moved = transfers.submit("disk", "read", [Job(key="x", size_bytes=1, run=lambda: None, mark=asked)])
+    time.sleep(0.2)
+    assert not moved.done()
+    asked.done.set()
+    moved.result()
+    transfers.close()
+    (finished,) = events
+    assert isinstance(finished, TransferFinished)
+    assert finished.end_seconds - finished.start_seconds < 0.1
+
+
 def test_what_a_job_raises_reaches_who_waits_and_ends_the_others(transfers: Transfers) -> None:
     def fail() -> None:
         raise OSError("no disk")
