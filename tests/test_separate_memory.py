@@ -1,8 +1,9 @@
-"""Training in memory apart from the host's, over pinned RAM, over an SSD: on a stand-in that needs no GPU."""
+"""Training in memory apart from the host's, over pinned RAM, over an SSD: on a stand-in, and on a GPU where one is."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,18 +11,25 @@ import torch
 from torch_geometric.nn import GAT, GCN, GIN, GraphSAGE
 
 from flexgnn import GraphStore, Trainer
+from flexgnn.backends.cuda_memory import CudaMemoryBackend
+from flexgnn.core.compute import ComputeBackend
+from flexgnn.core.copies import PIECE_BYTES
 from flexgnn.core.errors import BudgetError, ConfigError
 from flexgnn.planners.greedy import GreedyPlanner
 from tests.graphs import Outcome, assert_close, small_graph, store_of, train_with_flexgnn, train_with_pyg
 from tests.stand_in import StandInBackend, keep_stand_in_profile
 
 MODELS = {
-    "gcn": lambda: GCN(5, 8, num_layers=3, out_channels=3, dropout=0.5),
-    "sage-max": lambda: GraphSAGE(5, 8, num_layers=2, out_channels=3, aggr="max"),
-    "gin": lambda: GIN(5, 8, num_layers=2, out_channels=3, norm="batch_norm"),
-    "gat": lambda: GAT(5, 8, num_layers=2, out_channels=3, heads=2, dropout=0.3),
+    "gcn": lambda dropout=0.5: GCN(5, 8, num_layers=3, out_channels=3, dropout=dropout),
+    "sage-max": lambda dropout=0.0: GraphSAGE(5, 8, num_layers=2, out_channels=3, aggr="max", dropout=dropout),
+    "gin": lambda dropout=0.0: GIN(5, 8, num_layers=2, out_channels=3, norm="batch_norm", dropout=dropout),
+    "gat": lambda dropout=0.3: GAT(5, 8, num_layers=2, out_channels=3, heads=2, dropout=dropout),
 }
 EPOCHS = 3
+STAGED_BYTES = 3 * 2 * PIECE_BYTES
+"""Of those who read: the setup, the store's thread and that of ``arrow``."""
+PINNED_BYTES = 10_000
+"""For blobs, and what ``arrow`` is written from."""
 
 
 @pytest.fixture(autouse=True)
@@ -34,83 +42,125 @@ def store(tmp_path: Path) -> GraphStore:
     return store_of(small_graph(num_nodes=140, num_edges=900), tmp_path / "graph")
 
 
+def new_gpu(tile_rows: int = 1) -> ComputeBackend:
+    backend = CudaMemoryBackend()
+    backend.tile_rows = tile_rows  # type: ignore[misc]  # of this one alone
+    return backend
+
+
+def new_stand_in(tile_rows: int = 1) -> ComputeBackend:
+    return StandInBackend(tile_rows=tile_rows, bytes_per_second=5e8)
+
+
+NewDevice = Callable[[], ComputeBackend]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+DEVICES = [
+    pytest.param(new_stand_in, id="stand-in"),
+    pytest.param(new_gpu, id="cuda", marks=[pytest.mark.gpu, needs_gpu]),
+]
+
+
 def trained(model: torch.nn.Module, store: GraphStore, **settings: object) -> tuple[Outcome, Trainer]:
     seen: list[Trainer] = []
     outcome = train_with_flexgnn(copy.deepcopy(model), store, EPOCHS, inspect=seen.append, **settings)  # type: ignore[arg-type]
     return outcome, seen[0]
 
 
-def smallest(model: torch.nn.Module, store: GraphStore, num_blocks: int, host_memory: str) -> int:
+def smallest(model: torch.nn.Module, store: GraphStore, device: ComputeBackend) -> int:
+    """The least memory of ``device`` that 7 blocks can do with."""
     trainer = Trainer(
         copy.deepcopy(model),
         store,
         torch.optim.Adam(model.parameters()),
-        device=StandInBackend(),
+        device=device,
         device_memory=1,
-        host_memory=host_memory,
-        planner=GreedyPlanner(num_blocks),
+        planner=GreedyPlanner(7),
     )
     with pytest.raises(BudgetError) as refusal:
         trainer.plan  # noqa: B018
     return refusal.value.smallest_bytes
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("storage_dtype", ["float32", "bfloat16"])
-def test_three_tiers_give_the_bits_of_one(name: str, storage_dtype: str, store: GraphStore) -> None:
-    torch.manual_seed(0)
-    model = MODELS[name]()
-    settings = {"storage_dtype": storage_dtype}
-    on_cpu, _ = trained(model, store, **settings)
-    in_memory, alone = trained(model, store, device=StandInBackend(), **settings)
-    assert in_memory.losses == on_cpu.losses
-    assert set(alone.plan.stored_bytes) == set()
-    staging = 4 * 2 * 2**22  # of both readers
-    budget = smallest(model, store, 7, "1GiB")
-    backend = StandInBackend(bytes_per_second=5e8)
-    spilled, trainer = trained(
-        model,
-        store,
-        device=backend,
-        device_memory=budget + 2048,
-        host_memory=staging // 2 + 6000,
-        planner=GreedyPlanner(7),
-        **settings,
-    )
+def assert_same(ours: Outcome, expected: Outcome) -> None:
+    """Bit by bit."""
+    assert ours.losses == expected.losses
+    assert torch.equal(ours.logits, expected.logits)
+    for key, value in expected.parameters.items():
+        assert torch.equal(ours.parameters[key], value), key
+
+
+def assert_three_tiers(trainer: Trainer, budget: int) -> None:
+    """In 7 blocks, over pinned RAM and ``arrow``, within the budget."""
     record = trainer.history[-1]
     assert trainer.plan.num_blocks == 7
     assert record.moved_bytes["pinned write"] > 0
     assert record.moved_bytes["arrow write"] > 0
-    assert record.peak_bytes["stand-in"] <= budget + 2048
-    assert record.peak_bytes["pinned"] <= 6000
-    assert record.peak_bytes["pinned"] + max(c.buffer_bytes for c in backend.opened) <= staging // 2 + 6000
-    assert sum(c.lent for c in backend.opened) > 0
-    assert spilled.losses == on_cpu.losses
-    assert torch.equal(spilled.logits, on_cpu.logits)
-    for key, value in on_cpu.parameters.items():
-        assert torch.equal(spilled.parameters[key], value), key
+    assert record.peak_bytes[trainer.plan.compute_tier] <= budget
+    assert record.peak_bytes["pinned"] <= PINNED_BYTES
 
 
-def test_tiles_of_several_chunks_agree_with_pyg(tmp_path: Path) -> None:
+def spilled_settings(budget: int, storage_dtype: str) -> dict[str, object]:
+    """Three tiers: too little memory of the device, and too little pinned RAM for what does not fit there."""
+    return {
+        "device_memory": budget,
+        "host_memory": STAGED_BYTES + PINNED_BYTES,
+        "planner": GreedyPlanner(7),
+        "storage_dtype": storage_dtype,
+    }
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("storage_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("new_device", DEVICES)
+def test_three_tiers_give_the_bits_of_one(
+    name: str, storage_dtype: str, new_device: NewDevice, store: GraphStore
+) -> None:
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    in_memory, alone = trained(model, store, device=new_device(), storage_dtype=storage_dtype)
+    assert alone.plan.stored_bytes == {}
+    budget = smallest(model, store, new_device()) + 2048
+    spilled, trainer = trained(model, store, device=new_device(), **spilled_settings(budget, storage_dtype))
+    assert_three_tiers(trainer, budget)
+    assert_same(spilled, in_memory)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_stand_in_gives_the_bits_of_the_cpu(name: str, store: GraphStore) -> None:
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    on_cpu, _ = trained(model, store)
+    budget, device = smallest(model, store, StandInBackend()) + 2048, StandInBackend(bytes_per_second=5e8)
+    spilled, trainer = trained(model, store, device=device, **spilled_settings(budget, "float32"))
+    assert_three_tiers(trainer, budget)
+    assert_same(spilled, on_cpu)
+    buffer_bytes = max(copies.buffer_bytes for copies in device.opened)
+    assert buffer_bytes <= STAGED_BYTES + PINNED_BYTES - trainer.history[-1].peak_bytes["pinned"]
+    assert sum(copies.lent for copies in device.opened) > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("new_device", DEVICES)
+def test_tiles_of_several_chunks_agree_with_pyg(
+    name: str, new_device: Callable[[int], ComputeBackend], tmp_path: Path
+) -> None:
     data = small_graph(num_nodes=140, num_edges=900)
     store = store_of(data, tmp_path / "graph")
     torch.manual_seed(0)
-    model = GCN(5, 8, num_layers=3, out_channels=3)
-    ours, trainer = trained(model, store, device=StandInBackend(tile_rows=20))
+    model = MODELS[name](dropout=0.0)
+    ours, trainer = trained(model, store, device=new_device(20))
     assert trainer.plan.workload.blocks.tile_rows == 21
     assert_close(ours, train_with_pyg(model, data, EPOCHS))
-    budget = smallest(model, store, 7, "1GiB")
-    spilled, trainer = trained(
-        model, store, device=StandInBackend(tile_rows=20), device_memory=2 * budget, planner=GreedyPlanner(7)
-    )
+    budget = 2 * smallest(model, store, new_device(20))
+    spilled, trainer = trained(model, store, device=new_device(20), device_memory=budget, planner=GreedyPlanner(7))
     assert trainer.plan.num_blocks == 7
     assert trainer.history[-1].moved_bytes["pinned write"] > 0
-    assert spilled.losses == ours.losses
+    assert_same(spilled, ours)
 
 
 def test_too_little_host_memory_for_copies_is_refused(store: GraphStore) -> None:
     model = GCN(5, 8, num_layers=3, out_channels=3)
-    budget = smallest(model, store, 7, "1GiB")
+    budget = smallest(model, store, StandInBackend())
     with pytest.raises(ConfigError, match=r"Copies to and from the stand-in tier .* --host-memory is 1.0 KiB"):
         trained(model, store, device=StandInBackend(), device_memory=budget, host_memory="1KiB")
 

@@ -24,6 +24,6 @@ def staging_bytes(plan: Plan, host_tiers: Collection[str]) -> int:
             size_bytes = min(size_bytes, group_rows * plan.workload.fields[field].row_bytes)
         largest[tier] = max(largest.get(tier, 0), size_bytes)
     behind = {tier: size for tier, size in largest.items() if tier not in host_tiers}
-    readers = 1 + len(behind)  # the store is one
+    readers = 2 + len(behind)  # the setup and the store have one each
     widest = max((field.row_bytes for field in plan.workload.fields.values()), default=0)
     return readers * 2 * max(PIECE_BYTES, widest) + sum(behind.values())

@@ -104,6 +104,7 @@ class Executor:
 
     def __enter__(self) -> Executor:
         start = time.perf_counter()
+        self._backend.finish()  # of what may still work in memory that is now taken anew
         Setup(self._plan, self._store, self.memory, self.storage, self._copies).run()
         self._listener(SetupFinished(seconds=time.perf_counter() - start))
         return self
