@@ -6,6 +6,8 @@ import time
 
 import torch
 
+from flexgnn.core.compute import CPU_TIER, DEVICE_TILE_ROWS
+from flexgnn.core.errors import ConfigError
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, Rates
 from flexgnn.core.plan.machines import stated_compute
@@ -22,7 +24,7 @@ from flexgnn.core.program.lower import lower
 from flexgnn.core.program.rewrites import all_but
 from flexgnn.core.runtime.link_training import links_of
 from flexgnn.core.sizes import parse_size
-from flexgnn.core.tier_spec import TierSpec, parse_pairs, tier_specs
+from flexgnn.core.tier_spec import HOST_TIER, TierSpec, parse_pairs, tier_specs
 from flexgnn.launch import RunConfig, configured_model
 
 
@@ -46,6 +48,7 @@ def plan_for(config: RunConfig, graph: GraphStore | PaperGraph, machine: Machine
         ssd_path=config.ssd_path,
         ssd_options=parse_pairs(config.ssd_option or []),
     )
+    specs = [*_host_tiers(config, machine), *specs]
     rates = stated_compute(machine)
     problem = PlanningProblem(
         program=program,
@@ -53,6 +56,7 @@ def plan_for(config: RunConfig, graph: GraphStore | PaperGraph, machine: Machine
         budget_bytes=machine.memory_bytes if config.device_memory is None else parse_size(config.device_memory),
         compute_tier=machine.compute_tier,
         storage_tiers=tuple(_tier(spec, machine) for spec in specs),
+        least_tile_rows=1 if machine.compute_tier == CPU_TIER else DEVICE_TILE_ROWS,
         wanted=check_wanted(parse_pairs(config.place or []), [spec.name for spec in specs]),
         storage_dtype=check_storage_dtype(config.storage_dtype),
         threads=rates.threads,
@@ -76,6 +80,16 @@ def compare_planners(problem: PlanningProblem) -> dict[str, tuple[Plan, float]]:
             decisions = planner.decide(problem)
             found[entry.name] = freeze(problem, decisions, entry.name), time.perf_counter() - began
     return found
+
+
+def _host_tiers(config: RunConfig, machine: MachineProfile) -> list[TierSpec]:
+    """The tier in the memory of the host, where the machine computes in other memory."""
+    if machine.compute_tier != CPU_TIER:
+        capacity = config.host_memory or machine.host_memory_bytes
+        return [TierSpec(name=HOST_TIER, backend=HOST_TIER, capacity=capacity)]
+    if config.host_memory is not None:
+        raise ConfigError("A budget of host memory (--host-memory) only makes sense with a machine that has a GPU.")
+    return []
 
 
 def _tier(spec: TierSpec, machine: MachineProfile) -> StorageTier:

@@ -7,6 +7,7 @@ Nothing here was measured on these machines: plans for them are estimates.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +16,18 @@ import numpy as np
 import flexgnn
 from flexgnn.core.plan.profile import ANY, ComputeProfile, Machine, MachineProfile, Measurement, TierProfile, as_json
 from flexgnn.core.plan.rates import ComputeRates, Figure, FigureKind
+from flexgnn.core.tier_spec import HOST_TIER
 
 GEMM_EFFICIENCY = {16: 0.25, 64: 0.5, 128: 0.6, 512: 0.7}
 """Of the peak, by the smaller width of a product over a tile of rows."""
-STREAM_EFFICIENCY, PULL_EFFICIENCY, STORAGE_EFFICIENCY = 0.75, 0.5, 0.7
+STREAM_EFFICIENCY, PULL_EFFICIENCY, STORAGE_EFFICIENCY, LINK_EFFICIENCY = 0.75, 0.5, 0.7, 0.8
 CALL_SECONDS = 5e-6
 PULL_WIDTHS, PULL_BYTES = (16, 64, 256, 1024), tuple(2**b for b in range(16, 38, 2))
 EFFICIENCIES = (
     f"products run at {GEMM_EFFICIENCY[128]:.0%} of the peak at width 128, from {GEMM_EFFICIENCY[16]:.0%} at 16 to "
     f"{GEMM_EFFICIENCY[512]:.0%} at 512; memory at {STREAM_EFFICIENCY:.0%} of its bandwidth in order and "
-    f"{PULL_EFFICIENCY:.0%} for rows of neighbours; storage at {STORAGE_EFFICIENCY:.0%} of its bandwidth. "
+    f"{PULL_EFFICIENCY:.0%} for rows of neighbours; storage at {STORAGE_EFFICIENCY:.0%} of its bandwidth, and the "
+    f"link to a GPU at {LINK_EFFICIENCY:.0%}. "
     "Assumed, not measured on this machine"
 )
 
@@ -53,6 +56,10 @@ class Sheet:
     cpu_seconds_per_byte: float
     compute_tier: str
     sources: dict[str, str]
+    host_memory_bytes: int | None = None
+    """Of the host of a GPU."""
+    host_rate: float = 0.0
+    """Bytes a second each way between that and the GPU."""
 
     def profile(self) -> MachineProfile:
         """As a profile."""
@@ -61,9 +68,10 @@ class Sheet:
         return MachineProfile(
             memory_bytes=self.memory_bytes,
             storage_bytes=self.storage_bytes,
+            host_memory_bytes=self.host_memory_bytes,
             compute_tier=self.compute_tier,
             compute=ComputeProfile(machine=machine, measured_at=None, rates=rates),
-            tiers=(self._tier(),),
+            tiers=tuple(self._tiers()),
             sources={**self.sources, "efficiency": EFFICIENCIES},
         )
 
@@ -103,19 +111,26 @@ class Sheet:
         shares = np.diff(np.maximum.accumulate(bounds)) / reach
         return self.edge_seconds + 4 * width * float(sum(s / r for s, r in zip(shares, rates, strict=True)))
 
-    def _tier(self) -> TierProfile:
+    def _tiers(self) -> Iterator[TierProfile]:
+        if self.host_memory_bytes is not None:
+            rate = self.host_rate * LINK_EFFICIENCY
+            yield self._tier(HOST_TIER, read_rate=rate, write_rate=rate, call_seconds=1e-5)
+        read_rate, write_rate = self.read_rate * STORAGE_EFFICIENCY, self.write_rate * STORAGE_EFFICIENCY
+        yield self._tier(ANY, read_rate=read_rate, write_rate=write_rate, call_seconds=1e-4)
+
+    def _tier(self, backend: str, *, read_rate: float, write_rate: float, call_seconds: float) -> TierProfile:
         def at(size: int) -> Measurement:
-            call = 1e-4
             return Measurement(
                 block_bytes=size,
                 threads=1,
-                write_bytes_per_second=size / (call + size / (self.write_rate * STORAGE_EFFICIENCY)),
-                read_bytes_per_second=size / (call + size / (self.read_rate * STORAGE_EFFICIENCY)),
+                write_bytes_per_second=size / (call_seconds + size / write_rate),
+                read_bytes_per_second=size / (call_seconds + size / read_rate),
                 write_cpu_seconds_per_byte=self.cpu_seconds_per_byte,
                 read_cpu_seconds_per_byte=self.cpu_seconds_per_byte,
             )
 
-        return TierProfile(backend=ANY, settings={}, place=ANY, measured_at=None, measurements=(at(2**20), at(2**26)))
+        measurements = at(2**20), at(2**26)
+        return TierProfile(backend=backend, settings={}, place=ANY, measured_at=None, measurements=measurements)
 
 
 def _figure(kind: FigureKind, value: float, *at: int) -> Figure:
@@ -123,6 +138,7 @@ def _figure(kind: FigureKind, value: float, *at: int) -> Figure:
 
 
 OVERHEADS = "calls, steps, dropout and the processor time of storage: as on a machine of the developers. Assumed"
+GPU_OVERHEADS = "1 us a kernel; the whole GPU works on one tile at a time. Assumed: nothing was measured on a GPU"
 
 SHEETS = [
     Sheet(
@@ -193,11 +209,39 @@ SHEETS = [
             "compute": "NVIDIA's data sheet of the H100 SXM: 67 TFLOP/s float32 without tensor cores; 50 MB L2, of "
             "which 32 MiB are taken to be of use at 5.5 TB/s, an estimate",
             "memory": "NVIDIA's data sheet of the H100 SXM: 80 GB at 3.35 TB/s",
-            "storage": "Samsung's data sheet of the PM9A3, 3.84 TB: 6.8 GB/s read, 4.0 GB/s written, straight to and "
-            "from the GPU's memory; the host's memory is not made use of",
-            "overheads": "1 us a kernel, as in a CUDA graph; the whole GPU works on one tile at a time. Assumed: "
-            "FlexGNN does not run on a GPU yet",
+            "host": "512 GiB, of which 448 GiB are pinned; PCIe 5.0 x16: 63 GB/s each way",
+            "storage": "Samsung's data sheet of the PM9A3, 3.84 TB: 6.8 GB/s read, 4.0 GB/s written",
+            "overheads": GPU_OVERHEADS,
         },
+        host_memory_bytes=448 * 2**30,
+        host_rate=63e9,
+    ),
+    Sheet(
+        name="a5000-nvme",
+        cpu="NVIDIA RTX A5000",
+        threads=1,
+        flops=27.8e12,
+        memory_bytes=24 * 10**9,
+        memory_rate=768e9,
+        levels=((2**22, 1.5e12),),
+        edge_seconds=4e-12,
+        call_seconds=1e-6,
+        draw_seconds=2e-11,
+        read_rate=7.45e9,
+        write_rate=6.9e9,
+        storage_bytes=10**12,
+        cpu_seconds_per_byte=0.0,
+        compute_tier="cuda",
+        sources={
+            "compute": "NVIDIA's data sheet of the RTX A5000: 27.8 TFLOP/s float32; 6 MB L2, of which 4 MiB are taken "
+            "to be of use at 1.5 TB/s, an estimate",
+            "memory": "NVIDIA's data sheet of the RTX A5000: 24 GB at 768 GB/s",
+            "host": "128 GiB, of which 96 GiB are pinned; PCIe 4.0 x16: 31.5 GB/s each way",
+            "storage": "Samsung's data sheet of the 990 PRO, 1 TB: 7.45 GB/s read, 6.9 GB/s written",
+            "overheads": GPU_OVERHEADS,
+        },
+        host_memory_bytes=96 * 2**30,
+        host_rate=31.5e9,
     ),
 ]
 

@@ -15,7 +15,7 @@ from threading import local
 import torch
 from torch import Tensor
 
-from flexgnn.core.compute import ComputeBackend, Stamp
+from flexgnn.core.compute import DEVICE_TILE_ROWS, ComputeBackend, Stamp
 from flexgnn.core.copies import Copies, StagedCopies
 from flexgnn.core.errors import BudgetError
 from flexgnn.core.hookspecs import hookimpl
@@ -32,7 +32,7 @@ class CudaMemoryBackend(ComputeBackend):
     name = "cuda"
     device = torch.device("cuda")
     separate = True
-    tile_rows = 2**15
+    tile_rows = DEVICE_TILE_ROWS
 
     @classmethod
     def obstacle(cls) -> str | None:

@@ -17,6 +17,10 @@ CPU_TIER = "ram"
 """The compute tier of the device that users call ``cpu``; others are called like their tiers."""
 
 
+DEVICE_TILE_ROWS = 2**15
+"""Rows of a tile on a device that takes some microseconds to begin anything. Sums of width 64 then move 8 MiB."""
+
+
 class Stamp(Protocol):
     """A moment in what a compute tier does: when it comes to it, which may be later than when it is told."""
 

@@ -27,7 +27,7 @@ from flexgnn.core.plan.cost import TierRates
 from flexgnn.core.plan.rates import ComputeRates, Figure
 from flexgnn.core.tier import Array
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 LIFETIME = timedelta(days=90)
 """What was measured longer ago is measured again."""
 ANY = "*"
@@ -131,6 +131,8 @@ class MachineProfile:
     """Of the compute tier."""
     storage_bytes: int | None = None
     """Of each storage tier, where that is stated."""
+    host_memory_bytes: int | None = None
+    """Of the host, where the compute tier is apart from it and that is stated."""
     compute_tier: str = CPU_TIER
     compute: ComputeProfile | None = None
     """None where only storage was measured."""
@@ -193,6 +195,7 @@ def read_profile(path: Path) -> MachineProfile:
     return MachineProfile(
         memory_bytes=int(document["memory_bytes"]),
         storage_bytes=document["storage_bytes"],
+        host_memory_bytes=document["host_memory_bytes"],
         compute_tier=str(document["compute_tier"]),
         compute=None if compute is None else _compute_of(compute),
         tiers=tuple(_tier_of(tier) for tier in document["tiers"]),
