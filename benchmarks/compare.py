@@ -32,6 +32,11 @@ SLOW = "pyg edge_index"
 
 LAYERS = 3
 
+MEMORY = {
+    "cpu": "Process: peak of anonymous memory in an epoch, libraries and data included.",
+    "cuda": "Process: peak of what torch allocated on the GPU in an epoch, data included.",
+}
+
 Found = dict[str, list[Epoch]]
 
 
@@ -125,11 +130,18 @@ def main() -> None:
     parser.add_argument("--pyg", nargs="*", choices=list(PYG), default=list(PYG))
     parser.add_argument("--epochs", type=int, default=5, help="counted epochs, after one that is not")
     parser.add_argument("--slow-epochs", type=int, default=2, help=f"likewise, of {SLOW}")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of all systems; named in files")
     parser.add_argument("--output", type=Path, help="directory for JSON and Markdown")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         store = generate(graph_path(directory), num_nodes=options.nodes, num_edges=options.edges)
-        task = Task(graph=graph_path(directory), model=options.model, layers=options.layers, hidden=options.hidden)
+        task = Task(
+            graph=graph_path(directory),
+            model=options.model,
+            layers=options.layers,
+            hidden=options.hidden,
+            device=options.device,
+        )
         systems = all_systems(task, options.shares, options.pyg)
         found, ended = alternate(systems, options.epochs, options.slow_epochs)
     rows = summary(found)
@@ -138,13 +150,14 @@ def main() -> None:
         f"{task.size} on a generated graph of {store.info.num_nodes:,} nodes, "
         f"{store.info.num_edges:,} directed edges and {store.info.num_features} features. Epochs of all systems "
         "alternate in one run; losses agree in every round, those of FlexGNN to the bit. Seconds are medians, ratios "
-        "medians over rounds. Process: peak of anonymous memory in an epoch, libraries and data included. "
-        f"{machine().sentence} Made by `benchmarks/compare.py`.\n\n{table(rows)}\n"
+        f"medians over rounds. {MEMORY[options.device]} {machine().sentence} Made by `benchmarks/compare.py`.\n\n"
+        f"{table(rows)}\n"
     )
     text += "".join(f"\n{line}\n" for line in ended)
     print(text)
     if options.output is not None:
         name = f"compare-{options.model}" + ("" if options.layers == LAYERS else f"-{options.layers}-layer")
+        name += "" if options.device == "cpu" else f"-{options.device}"
         graph = {"nodes": store.info.num_nodes, "edges": store.info.num_edges, "features": store.info.num_features}
         epochs = {label: [asdict(epoch) for epoch in of_system] for label, of_system in found.items()}
         document = {"model": options.model, "graph": graph, "rows": rows, "ended": ended, "epochs": epochs}

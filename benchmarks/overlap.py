@@ -20,7 +20,7 @@ from systems import Task, graph_path, make_trainer, needed_bytes
 
 from flexgnn import GraphStore
 from flexgnn.core.runtime.events import EpochRecord, Event, StepFinished, TransferFinished
-from flexgnn.core.sizes import format_size
+from flexgnn.core.sizes import format_size, parse_size
 from flexgnn.datasets import generate
 
 
@@ -73,12 +73,19 @@ def main() -> None:
     parser.add_argument(
         "--shares", type=int, nargs="+", default=[2, 4, 8], help="of what is needed in memory: 1/2, ..."
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--host-memory", type=parse_size, help="between a GPU's memory and storage, as in 2GiB")
     parser.add_argument("--epochs", type=int, default=4, help="counted epochs, after one that is not")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         store = generate(graph_path(directory), num_nodes=options.nodes, num_edges=options.edges)
-        task = Task(graph=graph_path(directory), model="gcn")
+        task = Task(
+            graph=graph_path(directory),
+            model="gcn",
+            device=options.device,
+            host_memory_bytes=options.host_memory,
+        )
         needed = needed_bytes(task)
         lines = [measure(store, task, needed // share, options.epochs) for share in options.shares]
     head = ["budget", "blocks", "moved an epoch", "epoch", "computation", "transfers", "epoch / busiest"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from flexgnn.core.sizes import format_size
 
@@ -27,6 +28,8 @@ class Machine:
     processor: str
     cores: int
     memory_bytes: int
+    gpu: str | None
+    """Of torch's current device; None where there is none."""
     python: str
     libraries: dict[str, str]
     commit: str
@@ -36,7 +39,8 @@ class Machine:
     def sentence(self) -> str:
         libraries = ", ".join(f"{name} {number}" for name, number in self.libraries.items())
         return (
-            f"{self.processor}, {self.cores} cores, {format_size(self.memory_bytes)}; Python {self.python}, "
+            f"{self.processor}, {self.cores} cores, {format_size(self.memory_bytes)}"
+            f"{'' if self.gpu is None else f', {self.gpu}'}; Python {self.python}, "
             f"{libraries}; FlexGNN at {self.commit}."
         )
 
@@ -50,6 +54,7 @@ def machine(*libraries: str) -> Machine:
         processor=names[0] if names else platform.processor(),
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=psutil.virtual_memory().total,
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         python=platform.python_version(),
         libraries={name: version(name) for name in libraries or _LIBRARIES},
         commit=_commit(),

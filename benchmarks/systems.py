@@ -43,7 +43,8 @@ class Epoch:
     loss: float
     seconds: float
     peak_bytes: int
-    """The most anonymous memory of the process at any time of the epoch, libraries and data included."""
+    """The most anonymous memory of the process at any time of the epoch, libraries and data included; on a GPU the most
+    that torch allocated of its memory."""
     plan: dict[str, Any] = field(default_factory=dict)
     """Of FlexGNN: blocks, the peak of its compute tier and the projected one, bytes moved."""
 
@@ -64,8 +65,12 @@ class Task:
     """Of parameters and dropout."""
     budget_bytes: int | None = None
     """Of FlexGNN's compute tier; None: what is free."""
+    host_memory_bytes: int | None = None
+    """Of the tier between a device's memory and storage; None: what is free."""
     storage_dtype: str = "float32"
     """Of what FlexGNN's steps leave for each other."""
+    device: str = "cpu"
+    """What all systems compute on."""
 
     @property
     def size(self) -> str:
@@ -145,15 +150,32 @@ class Peak:
         return self._bytes
 
 
+class DevicePeak:
+    """The most memory of a GPU that torch had allocated while it is watched."""
+
+    def begin(self) -> None:
+        torch.cuda.reset_peak_memory_stats()
+
+    def end(self) -> int:
+        return int(torch.cuda.max_memory_allocated())
+
+
+def peak_on(device: str) -> Peak | DevicePeak:
+    """Of the memory that is scarce there."""
+    return Peak() if device == "cpu" else DevicePeak()
+
+
 class PyG:
     """Full-batch training; how, is told by ``adjacency`` and ``forward``."""
 
     def __init__(self, task: Task) -> None:
         store = GraphStore.open(task.graph)
-        self.model = task.build(store)
+        self.model = task.build(store).to(task.device)
         self.data = store.to_pyg()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=task.learning_rate)
-        self.adjacency = self.prepare(store, task.model)
+        self.adjacency = self.prepare(store, task.model).to(task.device)
+        self.data.edge_index = None
+        self.data.to(task.device)
 
     def prepare(self, store: GraphStore, model: str) -> Tensor:
         """What the model gets as ``edge_index``."""
@@ -216,7 +238,7 @@ FLEXGNN = "flexgnn"
 
 def serve_pyg(name: str, task: Task, wait: Callable[[], None], answer: Callable[[Epoch], None]) -> None:
     """Epochs of a PyG system, one for each ``wait``."""
-    system, peak = PYG[name](task), Peak()
+    system, peak = PYG[name](task), peak_on(task.device)
     while True:
         wait()
         peak.begin()
@@ -232,7 +254,9 @@ def make_trainer(task: Task, model: torch.nn.Module, store: GraphStore, *listene
         model,
         store,
         optimizer,
+        device=task.device,
         device_memory=task.budget_bytes,
+        host_memory=task.host_memory_bytes,
         storage_dtype=task.storage_dtype,
         seed=task.seed,
         listeners=listeners,
@@ -258,7 +282,7 @@ def serve_flexgnn(task: Task, wait: Callable[[], None], answer: Callable[[Epoch]
     """Epochs of FlexGNN, which stops between them where it reports the last one."""
     store = GraphStore.open(task.graph)
     model = task.build(store)
-    peak = Peak()
+    peak = peak_on(task.device)
 
     def report(event: Event) -> None:
         if isinstance(event, EpochRecord):
