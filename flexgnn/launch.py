@@ -23,6 +23,7 @@ from flexgnn.core.graph.store import GraphInfo, GraphStore
 from flexgnn.core.program.rewrites import all_but
 from flexgnn.core.runtime.early_stopping import EarlyStopping
 from flexgnn.core.runtime.events import Listener
+from flexgnn.core.runtime.matmul_precision import MATMUL_PRECISIONS
 from flexgnn.core.runtime.trainer import Trainer
 from flexgnn.core.tier_spec import parse_pairs
 from flexgnn.datasets import load_dataset
@@ -55,6 +56,7 @@ class RunConfig:
     """File of a saved plan to follow."""
     storage_dtype: str
     """Of the values and gradients that steps leave for each other."""
+    matmul_precision: str = MATMUL_PRECISIONS[0]
     no_rewrite: list[str] | None
     """Names of rewrites that are left out."""
     ssd_backend: str
@@ -130,6 +132,7 @@ def make_trainer(config: RunConfig, store: GraphStore, listeners: tuple[Listener
         plan=config.plan,
         rewrites=all_but(config.no_rewrite or []),
         storage_dtype=config.storage_dtype,
+        matmul_precision=config.matmul_precision,
         seed=config.seed,
         listeners=listeners,
     )

@@ -12,6 +12,7 @@ from typer import Option
 from flexgnn.core.plan.placement import TENSOR_CLASSES
 from flexgnn.core.plan.stored_types import STORAGE_DTYPES
 from flexgnn.core.program.rewrites import ALL_REWRITES
+from flexgnn.core.runtime.matmul_precision import MATMUL_PRECISIONS
 from flexgnn.core.tier_spec import DEFAULT_BACKEND, FORM
 from flexgnn.launch import RunConfig
 from flexgnn.models import MODELS, NORMS
@@ -43,6 +44,9 @@ def run_config(
         str,
         Option(help=f"{' or '.join(STORAGE_DTYPES)}, of values and gradients: half the bytes, rounded."),
     ] = STORAGE_DTYPES[0],
+    matmul_precision: Annotated[
+        str, Option(help=f"{' or '.join(MATMUL_PRECISIONS)}, of products: high is TF32, on GPUs that have it.")
+    ] = MATMUL_PRECISIONS[0],
     no_rewrite: Annotated[
         list[str] | None,
         Option(metavar="NAME", help=f"Leave out one of the rewrites {', '.join(ALL_REWRITES)}; repeatable."),
@@ -66,11 +70,14 @@ def run_config(
         ),
     ] = None,
     verify: Annotated[bool, Option("--verify", help="Check all that is read back from storage.")] = False,
-    device: Annotated[str, Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, Option(help="cpu, or cuda for an NVIDIA GPU.")] = "cpu",
     device_memory: Annotated[
         str | None, Option(help="Budget of the compute tier, as in 512MiB. Without: what is free.")
     ] = None,
-    host_memory: Annotated[str | None, Option(help="Budget of pinned RAM; only with cuda.")] = None,
+    host_memory: Annotated[
+        str | None,
+        Option(help="Budget of pinned RAM, between a GPU's memory and storage. Without: what is free."),
+    ] = None,
     seed: Annotated[int, Option(help="Of initial parameters and dropout.")] = 0,
 ) -> RunConfig:
     """A checked config; parameters are the options."""

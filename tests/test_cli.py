@@ -236,6 +236,8 @@ def test_import_and_generate_make_stores(run: Run, tmp_path: Path) -> None:
         ("--no-rewrite", "folding", "order, fold, fuse, gradients"),
         ("--storage-dtype", "bf16", "float32 and bfloat16 are accepted"),
         ("--ssd-backend", "arow", "Did you mean 'arrow'"),
+        ("--matmul-precision", "low", "highest and high are accepted"),
+        ("--matmul-precision", "high", "is for --device cuda"),
         ("--device", "tpu", "'cpu' and 'cuda'"),
         ("--device", "cuda", "cuda"),
         ("--device-memory", "12 parsecs", "is not a size"),

@@ -13,6 +13,7 @@ from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.runtime.events import DamageFound, Listener, RunPlanned
 from flexgnn.core.runtime.executor import Executor
+from flexgnn.core.runtime.matmul_precision import products_with
 from flexgnn.core.runtime.residence import Residents
 from flexgnn.core.runtime.storage import ConfiguredTier, open_storage
 
@@ -27,10 +28,12 @@ class Runner:
         tiers: Mapping[str, ConfiguredTier],
         residents: Residents,
         *,
+        matmul_precision: str,
         verify: bool,
     ) -> None:
         self._store, self._backend, self._tiers = store, backend, tiers
         self._residents, self._verify = residents, verify
+        self._matmul_precision = matmul_precision
         self._busy = False
 
     def run(
@@ -97,6 +100,7 @@ class Runner:
             )
         )
         with (
+            products_with(self._matmul_precision),
             self._residents.on(self._backend.device, plan.workload.program),
             open_storage(plan, self._tiers, listener, verify=self._verify) as storage,
             Executor(

@@ -35,6 +35,7 @@ from flexgnn.core.runtime.epochs import EpochRunner
 from flexgnn.core.runtime.events import EpochRecord, Event, Listener
 from flexgnn.core.runtime.executor import Executor
 from flexgnn.core.runtime.link_training import links_of
+from flexgnn.core.runtime.matmul_precision import check_matmul_precision
 from flexgnn.core.runtime.moments import check_rows_for_moments
 from flexgnn.core.runtime.plan_making import Network, PlanMaker
 from flexgnn.core.runtime.prediction_files import PredictionFile
@@ -77,6 +78,7 @@ class Trainer:
         plan: str | Path | None = None,
         rewrites: Sequence[str] = ALL_REWRITES,
         storage_dtype: str = "float32",
+        matmul_precision: str = "highest",
         seed: int = 0,
         listeners: Sequence[Listener] = (),
     ) -> None:
@@ -108,6 +110,7 @@ class Trainer:
             rewrites: which rewrites of the program may be made, by name; see ``docs/architecture.md``.
             storage_dtype: ``"bfloat16"`` to keep the values and gradients that steps leave for each other in half the
                 bytes, rounded, wherever they are and in predictions too; computation stays float32.
+            matmul_precision: ``"high"`` for products in TF32, on GPUs that have it: faster, with three decimal digits.
             seed: of dropout masks.
             listeners: called with every event of a run.
 
@@ -129,7 +132,8 @@ class Trainer:
         self.listeners = list(listeners)
         residents = Residents(modules=[model, *_modules_of(loss)], optimizer=self.optimizer)
         residents.check()
-        self._runner = Runner(store, backend, configured, residents, verify=verify)
+        precision = check_matmul_precision(matmul_precision, backend.device)
+        self._runner = Runner(store, backend, configured, residents, matmul_precision=precision, verify=verify)
         maker = PlanMaker(
             store,
             backend,
