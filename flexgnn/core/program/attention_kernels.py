@@ -58,13 +58,14 @@ ATTEND, TO_SOURCE, TO_QUERY = 0, 1, 2
 NO_POSITIONS = np.empty(0, dtype=np.int32)
 """Stands for the positions of neighbours where nothing is dropped."""
 
+GROUP_BITS = np.uint32(20)
+"""Parallel edges are counted in so many bits of a word of the counter, and groups of four heads in the others."""
+
 _AHEAD_EDGES = 8
 """How far ahead rows are asked for."""
 _FLOAT_BYTES = np.uint64(4)
 _ZERO, _ONE, _TWO, _FOUR = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
 _HALF = np.uint64(32)
-_GROUP_BITS = np.uint32(20)
-"""Parallel edges are counted in so many bits of a word of the counter, and groups of four heads in the others."""
 
 _inlined = compiled(forceinline=True, **KERNEL_OPTIONS)
 
@@ -348,7 +349,7 @@ def pull_attention(
             if mask.threshold > 0:
                 for head in range(form.heads):
                     if head % _FOUR == _ZERO:
-                        third = (np.uint32(head // _FOUR) << _GROUP_BITS) | np.uint32(parallel)
+                        third = (np.uint32(head // _FOUR) << GROUP_BITS) | np.uint32(parallel)
                         draw(edge, 1, third, mask.site, mask.key_0, mask.key_1, words)
                     of_heads[2, head] = mask.scale if words[head % _FOUR] >= mask.threshold else np.float32(0)
             if work == ATTEND:

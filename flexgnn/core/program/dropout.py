@@ -24,7 +24,7 @@ from flexgnn.core.compiling import compiled
 from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.tier import Array
 
-_GROUP = 512
+GROUP = 512
 """Counters drawn at once: 8 KiB of random words, which stay in the first-level cache."""
 
 _MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -73,10 +73,10 @@ def _apply_mask(
     out: Array,
 ) -> None:
     """Drop and scale the elements ``first : first + len(values)`` of a site."""
-    words = np.empty(4 * _GROUP, dtype=np.uint32)
+    words = np.empty(4 * GROUP, dtype=np.uint32)
     stop = first + values.shape[0]
     for group in range(first // words.shape[0], (stop + words.shape[0] - 1) // words.shape[0]):
-        draw(np.uint64(group) * np.uint64(_GROUP), _GROUP, np.uint32(0), site, key_0, key_1, words)
+        draw(np.uint64(group) * np.uint64(GROUP), GROUP, np.uint32(0), site, key_0, key_1, words)
         begins = group * words.shape[0]
         a, b = max(first, begins), min(stop, begins + words.shape[0])
         inside, drawn = slice(a - first, b - first), slice(a - begins, b - begins)
@@ -120,6 +120,10 @@ def _mask(values: Tensor, p: float, site: int, rows: RowContext, out: Tensor) ->
     """``values`` dropped and scaled into ``out``, which may be the same; both contiguous."""
     if (count := _draws.get()) is not None:
         count.values += values.numel()
+    if values.device.type != "cpu":
+        from flexgnn.core.gpu.dropout import masked  # Triton is there where a GPU is
+
+        return masked(values, p, site, rows, out)
     elements_per_row = values[0].numel() if len(values) else 0
     key_0, key_1 = key_of(rows.seed, rows.epoch)
     _apply_mask(
@@ -141,7 +145,7 @@ def dropout(x: Tensor, p: float, site: int, rows: RowContext) -> Tensor:
     It is its own derivative: applied to the gradient of its result, it gives that of ``x``.
 
     Args:
-        x: R x D float32 on the CPU; further dimensions count as width.
+        x: R x D float32; further dimensions count as width.
         p: from 0 to 1.
         site: number of the dropout in its program, so that no two share a mask.
         rows: which rows ``x`` holds. The mask of a row does not depend on the tile that it comes in.
