@@ -10,6 +10,12 @@ import pytest
 # Tests run side by side: while threads of one wait, they leave the cores to others. Read when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import torch
+
+# Without a GPU its kernels run in Triton's interpreter. Read when Triton is first imported, if only by torch-geometric.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from tests.machine import keep_stated_profile
 
 

@@ -21,6 +21,7 @@ from flexgnn.core.gpu.scores import (
     ADDRESSES,
     DYNAMIC,
     NUMBERS,
+    among,
     columns_of,
     factors_of,
     load_keys,
@@ -117,17 +118,19 @@ def _attend(
     t = tl.program_id(0).to(tl.int64)
     r, here = first + t, position + t
     loop = (own + r).to(tl.int32)
-    heads, has_head, columns, has_column = columns_of(HEADS, CHANNELS, H, C)
+    heads, columns = columns_of(CHANNELS, H, C)
+    has_head, has_column = among(HEADS, heads, CHANNELS, C)
     later, last = halo_start > 0, last_pass != 0
     query = queries + t * QUERY_WIDTH
-    wanted = load_keys(query, heads, has_head, columns, has_column, True, SCORE)
+    wanted = load_keys(query, heads, has_head, columns, has_column, SCORE)
     weights = wanted
     if SCORE == DYNAMIC:
         weights = tl.load(query + HEADS * CHANNELS + columns, mask=has_column, other=0.0)
     out_row, state_row = out + t * (HEADS * CHANNELS), state + t * (2 * HEADS)
-    sums = tl.load(out_row + columns, mask=has_column & later, other=0.0)
-    greatest = tl.load(state_row + heads, mask=has_head & later, other=-float("inf"))
-    total = tl.load(state_row + HEADS + heads, mask=has_head & later, other=0.0)
+    kept_head, kept_column = among(tl.where(later, HEADS, 0), heads, CHANNELS, C)
+    sums = tl.load(out_row + columns, mask=kept_column, other=0.0)
+    greatest = tl.load(state_row + heads, mask=kept_head, other=-float("inf"))
+    total = tl.load(state_row + HEADS + heads, mask=kept_head, other=0.0)
     start, end, e = begin(indptr, cursor, r, halo_start)
     if SELF_LOOPS:
         e = tl.where(later, e, e - 1)  # the loop comes first, as an edge before all others
@@ -146,7 +149,8 @@ def _attend(
             if SELF_LOOPS:
                 taken = going & (is_loop | (j != loop))
             row = row_of(local, hubs, halo, j, num_local, num_resident, halo_start, PULLED_WIDTH)
-            values, keys = load_source(row, heads, has_head, columns, has_column, taken, SCORE, HEADS * CHANNELS)
+            head_at, column_at = among(tl.where(taken, HEADS, 0), heads, CHANNELS, C)
+            values, keys = load_source(row, heads, head_at, columns, column_at, SCORE, HEADS * CHANNELS)
             score = score_of(keys, wanted, weights, slope, scale, SCORE)
             exceeds = taken & (score > greatest)
             now = tl.where(exceeds, score, greatest)

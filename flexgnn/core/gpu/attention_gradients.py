@@ -14,6 +14,7 @@ from flexgnn.core.gpu.scores import (
     ADDRESSES,
     DYNAMIC,
     NUMBERS,
+    among,
     columns_of,
     factors_of,
     leaky,
@@ -33,19 +34,18 @@ def _load_gradient(
     has_head,
     columns,
     has_column,
-    wanted,
     SCORE: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     KEY_WIDTH: tl.constexpr,
 ):
     """Of a row of gradients: that of the output, the query, the softmax (two), and the product with the output."""
-    gradient = tl.load(row + columns, mask=has_column & wanted, other=0.0)
-    query = load_keys(row + WIDTH, heads, has_head, columns, has_column, wanted, SCORE)
-    of_heads, wanted_heads = row + WIDTH + KEY_WIDTH + heads, has_head & wanted
-    greatest = tl.load(of_heads, mask=wanted_heads, other=0.0)
-    inverse = tl.load(of_heads + HEADS, mask=wanted_heads, other=0.0)
-    product = tl.load(of_heads + 2 * HEADS, mask=wanted_heads, other=0.0)
+    gradient = tl.load(row + columns, mask=has_column, other=0.0)
+    query = load_keys(row + WIDTH, heads, has_head, columns, has_column, SCORE)
+    of_heads = row + WIDTH + KEY_WIDTH + heads
+    greatest = tl.load(of_heads, mask=has_head, other=0.0)
+    inverse = tl.load(of_heads + HEADS, mask=has_head, other=0.0)
+    product = tl.load(of_heads + 2 * HEADS, mask=has_head, other=0.0)
     return gradient, query, greatest, inverse, product
 
 
@@ -124,22 +124,24 @@ def pull_gradient(
     t = tl.program_id(0).to(tl.int64)
     r, here = first + t, position + t
     loop = (own + r).to(tl.int32)
-    heads, has_head, columns, has_column = columns_of(HEADS, CHANNELS, H, C)
+    heads, columns = columns_of(CHANNELS, H, C)
+    has_head, has_column = among(HEADS, heads, CHANNELS, C)
+    kept_head, kept_column = among(tl.where(halo_start > 0, HEADS, 0), heads, CHANNELS, C)
     later = halo_start > 0
     own_row, out_row = rows + t * OWN_WIDTH, out + t * OUT_WIDTH
     if TO_SOURCE:
-        values, keys = load_source(own_row, heads, has_head, columns, has_column, True, SCORE, WIDTH)
+        values, keys = load_source(own_row, heads, has_head, columns, has_column, SCORE, WIDTH)
     else:
         gradient, query, greatest, inverse, product = _load_gradient(
-            own_row, heads, has_head, columns, has_column, True, SCORE, HEADS, WIDTH, KEY_WIDTH
+            own_row, heads, has_head, columns, has_column, SCORE, HEADS, WIDTH, KEY_WIDTH
         )
     weights = 0.0
     if SCORE == DYNAMIC:
         weights = tl.load(queries + t * QUERY_WIDTH + WIDTH + columns, mask=has_column, other=0.0)
     if TO_SOURCE or SCORE == DYNAMIC:
-        others = tl.load(out_row + OTHERS_AT + columns, mask=has_column & later, other=0.0)
+        others = tl.load(out_row + OTHERS_AT + columns, mask=kept_column, other=0.0)
     if not TO_SOURCE or SCORE != DYNAMIC:
-        of_keys = load_keys(out_row + KEYS_AT, heads, has_head, columns, has_column, later, SCORE)
+        of_keys = load_keys(out_row + KEYS_AT, heads, kept_head, columns, kept_column, SCORE)
     start, end, e = begin(indptr, cursor, r, halo_start)
     if SELF_LOOPS:
         e = tl.where(later, e, e - 1)  # the loop comes first, as an edge before all others
@@ -158,12 +160,13 @@ def pull_gradient(
             if SELF_LOOPS:
                 taken = going & (is_loop | (j != loop))
             row = row_of(local, hubs, halo, j, num_local, num_resident, halo_start, PULLED_WIDTH)
+            head_at, column_at = among(tl.where(taken, HEADS, 0), heads, CHANNELS, C)
             if TO_SOURCE:
                 gradient, query, greatest, inverse, product = _load_gradient(
-                    row, heads, has_head, columns, has_column, taken, SCORE, HEADS, WIDTH, KEY_WIDTH
+                    row, heads, head_at, columns, column_at, SCORE, HEADS, WIDTH, KEY_WIDTH
                 )
             else:
-                values, keys = load_source(row, heads, has_head, columns, has_column, taken, SCORE, WIDTH)
+                values, keys = load_source(row, heads, head_at, columns, column_at, SCORE, WIDTH)
             weight = tl.exp(score_of(keys, query, weights, slope, scale, SCORE) - greatest) * inverse
             of_weight = tl.sum(gradient * values, axis=1)
             if DROPS:

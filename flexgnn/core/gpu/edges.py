@@ -7,6 +7,9 @@ ever split, so that neither passes nor blocks change a bit. Several edges are un
 among them that do not belong to the row, or to this pass, load nothing and leave sums as they are. What a compiler
 makes of a product and a sum depends on what is around them, and so must not be left to it: fusing is off in every
 launch, and asked for where it is wanted.
+
+Whether an edge counts is one truth value for all columns. Triton's interpreter does not take such a one beside those of
+columns as a mask; so what is loaded of other edges is limited to no columns.
 """
 
 from __future__ import annotations

@@ -56,8 +56,9 @@ def _pull_max(
     later = halo_start > 0
     start, end, e = begin(indptr, cursor, r, halo_start)
     at = t * width + columns
-    count = tl.load(ties + at, mask=inside & later, other=0.0)
-    greatest = tl.load(out + at, mask=inside & later, other=0.0)
+    kept = columns < tl.where(later, width, 0)
+    count = tl.load(ties + at, mask=kept, other=0.0)
+    greatest = tl.load(out + at, mask=kept, other=0.0)
     greatest = tl.where(later | (start == end), greatest, -float("inf"))
     reached = num_resident + halo_stop
     while e < end:
@@ -69,7 +70,7 @@ def _pull_max(
             going = going & within & (j < reached)
             stop = tl.where(going, e + ahead + 1, stop)
             row = row_of(local, hubs, halo, j, num_local, num_resident, halo_start, width)
-            value = tl.load(row + columns, mask=inside & going, other=0.0)
+            value = tl.load(row + columns, mask=columns < tl.where(going, width, 0), other=0.0)
             # Compared as on a CPU: what is not a number is passed over.
             exceeds = going & (value > greatest)
             equals = going & (value >= greatest)
@@ -111,7 +112,7 @@ def _pull_max_gradient(
     _, end, e = begin(indptr, cursor, r, halo_start)
     at = t * width + columns
     own_value = tl.load(value + at, mask=inside, other=0.0)
-    sums = tl.load(out + at, mask=inside & (halo_start > 0), other=0.0)
+    sums = tl.load(out + at, mask=columns < tl.where(halo_start > 0, width, 0), other=0.0)
     reached = num_resident + halo_stop
     while e < end:
         going = e < end
@@ -122,8 +123,9 @@ def _pull_max_gradient(
             going = going & within & (i < reached)
             stop = tl.where(going, e + ahead + 1, stop)
             row = row_of(local, hubs, halo, i, num_local, num_resident, halo_start, 2 * width)
-            gradient = tl.load(row + columns, mask=inside & going, other=0.0)
-            greatest = tl.load(row + width + columns, mask=inside & going, other=0.0)
+            wanted = columns < tl.where(going, width, 0)
+            gradient = tl.load(row + columns, mask=wanted, other=0.0)
+            greatest = tl.load(row + width + columns, mask=wanted, other=0.0)
             sums = tl.where(going & (greatest == own_value), sums + gradient, sums)
         end = tl.where(going, end, stop)
         e = stop

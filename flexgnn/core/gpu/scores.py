@@ -24,40 +24,34 @@ ADDRESSES = ["local", "hubs", "halo", "rows", "queries", "out", "state"]
 
 
 @triton.jit
-def columns_of(HEADS: tl.constexpr, CHANNELS: tl.constexpr, H: tl.constexpr, C: tl.constexpr):
-    """The heads of this program, which of them there are, their columns in H x C, and which of these there are."""
+def columns_of(CHANNELS: tl.constexpr, H: tl.constexpr, C: tl.constexpr):
+    """The heads of this program, and the columns of their channels (H x C)."""
     heads = tl.program_id(1) * H + tl.arange(0, H)
-    channels = tl.arange(0, C)
-    has_head = heads < HEADS
-    columns = heads[:, None] * CHANNELS + channels[None, :]
-    return heads, has_head, columns, has_head[:, None] & (channels < CHANNELS)[None, :]
+    return heads, heads[:, None] * CHANNELS + tl.arange(0, C)[None, :]
 
 
 @triton.jit
-def load_keys(keys, heads, has_head, columns, has_column, wanted, SCORE: tl.constexpr):
+def among(count, heads, CHANNELS: tl.constexpr, C: tl.constexpr):
+    """Which heads are among the first ``count``, and which of their channels there are (H x C)."""
+    has_head = heads < count
+    return has_head, has_head[:, None] & (tl.arange(0, C) < CHANNELS)[None, :]
+
+
+@triton.jit
+def load_keys(keys, heads, has_head, columns, has_column, SCORE: tl.constexpr):
     """The keys, or the queries, that begin at ``keys``."""
     if SCORE == ADDITIVE:
-        loaded = tl.load(keys + heads, mask=has_head & wanted, other=0.0)
+        loaded = tl.load(keys + heads, mask=has_head, other=0.0)
     else:
-        loaded = tl.load(keys + columns, mask=has_column & wanted, other=0.0)
+        loaded = tl.load(keys + columns, mask=has_column, other=0.0)
     return loaded
 
 
 @triton.jit
-def load_source(
-    row,
-    heads,
-    has_head,
-    columns,
-    has_column,
-    wanted,
-    SCORE: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+def load_source(row, heads, has_head, columns, has_column, SCORE: tl.constexpr, WIDTH: tl.constexpr):
     """The values and the keys of a row of sources."""
-    values = tl.load(row + columns, mask=has_column & wanted, other=0.0)
-    at = row + WIDTH
-    keys = values if SCORE == DYNAMIC else load_keys(at, heads, has_head, columns, has_column, wanted, SCORE)
+    values = tl.load(row + columns, mask=has_column, other=0.0)
+    keys = values if SCORE == DYNAMIC else load_keys(row + WIDTH, heads, has_head, columns, has_column, SCORE)
     return values, keys
 
 

@@ -68,7 +68,7 @@ def _pull_sum(
     inside = columns < width
     later = halo_start > 0
     _, end, e = begin(indptr, cursor, r, halo_start)
-    sums = tl.load(out + t * width + columns, mask=inside & later, other=0.0)
+    sums = tl.load(out + t * width + columns, mask=columns < tl.where(later, width, 0), other=0.0)
     if LOOPED:
         own_row = tl.load(local + (own + r) * width + columns, mask=inside, other=0.0).to(tl.float32)
         sums = tl.where(later, sums, tl.load(loops + r) * own_row)
@@ -85,7 +85,7 @@ def _pull_sum(
             if LOOPED:
                 added = going & (j != own + r)
             row = row_of(local, hubs, halo, j, num_local, num_resident, halo_start, width)
-            value = tl.load(row + columns, mask=inside & added, other=0.0).to(tl.float32)
+            value = tl.load(row + columns, mask=columns < tl.where(added, width, 0), other=0.0).to(tl.float32)
             if WEIGHTED:
                 weight = tl.load(weights + e + ahead, mask=within, other=0.0)
                 sums = tl.where(added, tl.fma(weight, value, sums), sums)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
-
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,40 +10,7 @@ from hypothesis import strategies as st
 
 from flexgnn.core.program.bfloat16 import stored_array
 from flexgnn.core.program.kernels import NO_CURSOR, NO_VECTOR, pull_max, pull_max_gradient, pull_sum
-
-Array = npt.NDArray[np.float32]
-SEEDS = st.integers(0, 999)
-BOUNDS = st.lists(st.integers(0, 9), max_size=4)
-Cursor = npt.NDArray[np.int64]
-
-
-class Block:
-    """Rows with sorted edges to 6 local rows, up to 3 hubs, and a halo; the others come among the rows of the halo."""
-
-    def __init__(self, seed: int, width: int = 5, halo_rows: int = 9) -> None:
-        rng = np.random.default_rng(seed)
-        num_hubs = seed % 4
-        self.local = rng.integers(-3, 4, (6, width)).astype(np.float32)
-        self.hubs = rng.integers(-3, 4, (num_hubs, width)).astype(np.float32)
-        self.halo = rng.integers(-3, 4, (halo_rows, width)).astype(np.float32)
-        hubs, halo = [*range(6, 6 + num_hubs)], [*range(6 + num_hubs, 6 + num_hubs + halo_rows)]
-        by_position = [*hubs[:1], *halo[:4], *range(6), *hubs[1:2], *halo[4:7], *hubs[2:], *halo[7:]]
-        rows = [sorted(rng.integers(0, len(by_position), rng.integers(0, 9))) for _ in range(6)]
-        self.neighbors = [[by_position[i] for i in row] for row in rows]
-        self.indices = np.array([j for row in self.neighbors for j in row], dtype=np.int32)
-        self.indptr = np.cumsum([100, *map(len, self.neighbors)]).astype(np.int64)
-        self.weights = rng.random(len(self.indices)).astype(np.float32)
-        self.all = np.concatenate([self.local, self.hubs, self.halo])
-        self.cursors = np.zeros((2, 6), dtype=np.int64)
-
-    def passes(
-        self, bounds: list[int]
-    ) -> Iterator[tuple[Array, int, int, npt.NDArray[np.int64], npt.NDArray[np.int64], bool]]:
-        """Arguments of each pass over the halo, cut at ``bounds``."""
-        cuts = sorted({0, len(self.halo), *(b for b in bounds if 0 < b < len(self.halo))})
-        for number, (start, stop) in enumerate(pairwise(cuts)):
-            here, following = self.cursors[number % 2], self.cursors[1 - number % 2]
-            yield self.halo[start:stop].copy(), start, stop, here, following, stop == len(self.halo)
+from tests.blocks import BOUNDS, SEEDS, Array, Block
 
 
 def summed(block: Block, bounds: list[int], weights: Array, loops: Array, scale: Array) -> Array:
