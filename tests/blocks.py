@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import torch
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -19,6 +20,11 @@ Pull = Callable[..., None]
 """Takes neighbours, the first and the last row of a tile, and its part of each result."""
 SEEDS = st.integers(0, 999)
 BOUNDS = st.lists(st.integers(0, 9), max_size=4)
+
+
+def few_examples(count: int) -> settings:
+    """For kernels that are interpreted or compiled for each example: one that fails is not made smaller."""
+    return settings(deadline=None, max_examples=count, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 
 
 class Block:

@@ -154,9 +154,9 @@ def _attend(
             score = score_of(keys, wanted, weights, slope, scale, SCORE)
             exceeds = taken & (score > greatest)
             now = tl.where(exceeds, score, greatest)
-            # Of infinities there is no difference.
+            # Infinities, which stand for no score so far, have no difference and no product with 0.
             smaller = tl.exp(tl.where(exceeds, greatest, 0.0) - tl.where(exceeds, now, 0.0))
-            exponential = tl.exp(score - now)
+            exponential = tl.exp(tl.where(taken, score - now, 0.0))
             factor = exponential
             if DROPS:
                 there = tl.load(positions + at, mask=within & (at >= start), other=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from flexgnn.core.program.attention_kernels import ATTEND, TO_QUERY, TO_SOURCE
 from flexgnn.core.program.cpu_kernels import CpuKernels
 from flexgnn.core.program.row_context import RowContext
 from flexgnn.core.program.row_kernels import Place, RowKernels
-from tests.blocks import BOUNDS, SEEDS, RowsToPull
+from tests.blocks import BOUNDS, SEEDS, RowsToPull, few_examples
 
 
 @st.composite
@@ -24,8 +24,6 @@ def attentions(draw, score: str) -> Attention:
         channels=draw(st.sampled_from([1, 5, 8])),
         negative_slope=0.2,
         self_loops=draw(st.booleans()),
-        dropout=draw(st.sampled_from([0.0, 0.0, 0.4])),
-        site=3,
     )
 
 
@@ -61,7 +59,7 @@ def check(triton_kernels, device, seed, bounds, attention, work):
 @pytest.mark.parametrize("score", ["additive", "dynamic", "product"])
 @pytest.mark.parametrize("work", [ATTEND, TO_SOURCE, TO_QUERY], ids=["attend", "to source", "to query"])
 def test_attention_is_that_of_a_cpu_with_the_same_bits_in_any_passes(triton_kernels, device, score, work):
-    @settings(deadline=None, max_examples=3)
+    @few_examples(4)
     @given(seed=SEEDS, bounds=BOUNDS, attention=attentions(score))
     def test(seed, bounds, attention):
         check(triton_kernels, device, seed, bounds, attention, work)
@@ -74,6 +72,6 @@ def test_attention_is_that_of_a_cpu_with_the_same_bits_in_any_passes(triton_kern
 def test_masks_of_parallel_edges_and_of_many_heads(triton_kernels, device, work, self_loops):
     """With edges that occur up to three times; heads are those of two words, and more than a program has."""
     attention = Attention(
-        score="additive", heads=6, channels=200, negative_slope=0.1, self_loops=self_loops, dropout=0.5, site=1
+        score="additive", heads=6, channels=100, negative_slope=0.1, self_loops=self_loops, dropout=0.5, site=1
     )
     check(triton_kernels, device, 3, [4, 6], attention, work)

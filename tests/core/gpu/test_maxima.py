@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from flexgnn.core.program.cpu_kernels import CpuKernels
 from flexgnn.core.program.row_kernels import RowKernels
-from tests.blocks import BOUNDS, SEEDS, RowsToPull
+from tests.blocks import BOUNDS, SEEDS, RowsToPull, few_examples
 
 WIDTHS = st.sampled_from([1, 5, 64, 300])
 
@@ -23,7 +23,7 @@ def with_ties(seed: int, width: int) -> RowsToPull:
     return rows
 
 
-@settings(deadline=None, max_examples=8)
+@few_examples(8)
 @given(seed=SEEDS, bounds=BOUNDS, width=WIDTHS)
 def test_maxima_and_their_ties(triton_kernels, device, seed, bounds, width):
     rows = with_ties(seed, width)
@@ -39,7 +39,7 @@ def test_maxima_and_their_ties(triton_kernels, device, seed, bounds, width):
     assert torch.equal(ties, expected_ties)
 
 
-@settings(deadline=None, max_examples=8)
+@few_examples(8)
 @given(seed=SEEDS, bounds=BOUNDS, width=WIDTHS)
 def test_gradients_of_maxima(triton_kernels, device, seed, bounds, width):
     rows = RowsToPull(seed, 2 * width)

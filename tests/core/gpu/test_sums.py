@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from flexgnn.core.program.cpu_kernels import CpuKernels
 from flexgnn.core.program.row_kernels import RowKernels
-from tests.blocks import BOUNDS, SEEDS, RowsToPull
+from tests.blocks import BOUNDS, SEEDS, RowsToPull, few_examples
 
 
 def summed(
@@ -26,7 +26,7 @@ def summed(
     return rows.pull(bounds, device, [rows.rows[0].shape[1]], pull)[0]
 
 
-@settings(deadline=None, max_examples=10)
+@few_examples(10)
 @given(
     seed=SEEDS,
     bounds=BOUNDS,
