@@ -66,15 +66,15 @@ def trained(model: torch.nn.Module, store: GraphStore, **settings: object) -> tu
     return outcome, seen[0]
 
 
-def smallest(model: torch.nn.Module, store: GraphStore, device: ComputeBackend) -> int:
-    """The least memory of ``device`` that 7 blocks can do with."""
+def smallest(model: torch.nn.Module, store: GraphStore, device: ComputeBackend, num_blocks: int = 7) -> int:
+    """The least memory of ``device`` that so many blocks can do with."""
     trainer = Trainer(
         copy.deepcopy(model),
         store,
         torch.optim.Adam(model.parameters()),
         device=device,
         device_memory=1,
-        planner=GreedyPlanner(7),
+        planner=GreedyPlanner(num_blocks),
     )
     with pytest.raises(BudgetError) as refusal:
         trainer.plan  # noqa: B018
@@ -110,7 +110,7 @@ def spilled_settings(budget: int, storage_dtype: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("storage_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("storage_dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("new_device", DEVICES)
 def test_three_tiers_give_the_bits_of_one(
     name: str, storage_dtype: str, new_device: NewDevice, store: GraphStore
@@ -169,3 +169,29 @@ def test_a_model_on_another_device_is_refused(store: GraphStore) -> None:
     model = GCN(5, 8, num_layers=2, out_channels=3).to("meta")
     with pytest.raises(ConfigError, match=r"on meta: give it on the CPU"):
         Trainer(model, store, torch.optim.Adam(model.parameters()))
+
+
+@pytest.mark.parametrize("name", ["gcn", "sage-max", pytest.param("gat", marks=pytest.mark.slow)])
+def test_training_with_the_kernels_of_a_gpu(name: str, tmp_path: Path) -> None:
+    """In their interpreter, where there is no GPU."""
+    pytest.importorskip("triton", reason="there is no Triton for this machine")
+    from flexgnn.core.gpu.kernels import TritonKernels
+
+    if torch.cuda.is_available():
+        pytest.skip("they run on the GPU, in the tests above")
+    store = store_of(small_graph(num_nodes=28, num_edges=60), tmp_path / "graph")
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    on_cpu = train_with_flexgnn(model, store, 1)
+    budget = smallest(model, store, StandInBackend(), 4)
+    in_memory = train_with_flexgnn(model, store, 1, device=StandInBackend(kernels=TritonKernels))
+    spilled = train_with_flexgnn(
+        model,
+        store,
+        1,
+        device=StandInBackend(kernels=TritonKernels),
+        device_memory=budget,
+        planner=GreedyPlanner(4),
+    )
+    assert_close(in_memory, on_cpu)
+    assert_same(spilled, in_memory)
