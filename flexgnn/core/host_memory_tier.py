@@ -26,6 +26,8 @@ class HostMemoryTier(TierBackend):
         super().__init__(options)
         self._arrays: dict[str, Array] = {}
         self._spare: dict[int, list[Array]] = {}
+        self.spare_bytes = 0
+        """Of memory that no blob is in."""
         self._lock = Lock()
 
     @abstractmethod
@@ -88,6 +90,7 @@ class HostMemoryTier(TierBackend):
     def close(self) -> None:
         self._arrays.clear()
         self._spare.clear()
+        self.spare_bytes = 0
 
     def where(self, key: str) -> str:
         return f"{key!r} in memory"
@@ -103,11 +106,25 @@ class HostMemoryTier(TierBackend):
 
     def _take(self, size_bytes: int) -> Array:
         with self._lock:
-            spare = self._spare.get(size_bytes)
-            if spare:
-                return spare.pop()
+            if size_bytes in self._spare:
+                return self._pop_spare(size_bytes)
+            self._make_room()
         return self.new_memory(max(size_bytes, 1))
+
+    def _make_room(self) -> None:
+        """Give spare memory back, as much as would be beyond the capacity with all that is in use; the lock is held."""
+        capacity = self.options.capacity_bytes
+        while self._spare and capacity is not None and self._used_bytes + self.spare_bytes > capacity:
+            self._pop_spare(max(self._spare))
+
+    def _pop_spare(self, size_bytes: int) -> Array:
+        array = self._spare[size_bytes].pop()
+        if not self._spare[size_bytes]:
+            del self._spare[size_bytes]
+        self.spare_bytes -= size_bytes
+        return array
 
     def _keep_spare(self, array: Array) -> None:
         with self._lock:
             self._spare.setdefault(array.nbytes, []).append(array.reshape(-1).view(np.uint8))
+            self.spare_bytes += array.nbytes

@@ -63,6 +63,19 @@ def test_blobs_of_the_next_epoch_take_the_memory_of_the_last() -> None:
     assert tier.lend_rows("b", 0, 1).ctypes.data == first
 
 
+def test_memory_that_is_kept_for_others_is_never_beyond_the_capacity() -> None:
+    tier = open_tier(capacity_bytes=1000)
+    sizes = (600, 400, 700, 300, 1000, 10)
+    for number, size in enumerate(sizes):
+        tier.put("a", np.full(size, number, dtype=np.uint8))
+        assert read_back(tier, "a", np.zeros(size, dtype=np.uint8)).tolist() == [number] * size
+        assert tier.used_bytes + tier.spare_bytes <= 1000
+    tier.delete("a")
+    assert tier.spare_bytes > 0
+    tier.close()
+    assert tier.spare_bytes == 0
+
+
 def test_more_than_the_system_grants() -> None:
     with pytest.raises(TierFullError, match=r"does not grant .*--host-memory"):
         open_tier().new_memory(2**60)

@@ -6,7 +6,7 @@ with ``/pack`` behind it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -39,6 +39,9 @@ class StorageTier:
     rates: TierRates = ASSUMED_TIER_RATES
     alignment_bytes: int = 1
     """Buffers that begin at multiples of it save a copy."""
+    reuses: bool = False
+    """Whether what no later step of an epoch reads is removed at once, so that others can have its room. Of memory that
+    is worth it; files that are there already are written faster than new ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,10 @@ class StoredPart:
     reads: int
     written: bool
     """By a step of every epoch; else by the setup."""
+    first_step: int
+    """That writes it, of the epoch's steps; the first, if the setup writes it."""
+    last_step: int
+    """That reads it; the last of all, if the setup writes it."""
 
     def seconds(self, rates: TierRates) -> float:
         """An epoch's time for it on a tier of ``rates``."""
@@ -78,9 +85,14 @@ def pack_part(field: str) -> str:
     return f"{field}{_PACK}"
 
 
+def field_of(part: str) -> str:
+    """The field of a part."""
+    return part.removesuffix(_PACK)
+
+
 def tensor_class(workload: Workload, part: str) -> TensorClass:
     """What ``part`` is to a user."""
-    field = workload.fields[part.removesuffix(_PACK)]
+    field = workload.fields[field_of(part)]
     if part.endswith(_PACK):
         return "features" if field.source is Source.STORE else "halos"
     if field.source is Source.SETUP:
@@ -94,43 +106,76 @@ def stored_parts(workload: Workload, groups: Sequence[SlotGroup]) -> list[Stored
 
 
 def _own_parts(workload: Workload, groups: Sequence[SlotGroup]) -> Iterator[StoredPart]:
-    count = workload.blocks.count
-    spilled: dict[str, Array] = {}
-    loads: dict[str, Array] = {}
+    uses: dict[str, _Uses] = {}
+    producers = workload.producers()
     for group in groups:
         name, stored = group.field, workload.fields[group.field].source is not Source.STORE
-        if group.role in ("own", "whole") and group.spilled.any():
-            blocks = np.arange(count) if group.role == "whole" else group.block[group.spilled]
-            spilled[name] = np.bincount(blocks, minlength=count) > 0
+        of_field = uses.setdefault(name, _Uses(workload))
+        if group.role == "whole" and group.spilled.any():
+            of_field.write(np.arange(workload.blocks.count), workload.steps_of(producers[name]))
+        if group.role == "own" and group.spilled.any():
+            of_field.write(group.block[group.spilled], group.first_step[group.spilled])
+        loaded = group.loaded & (group.first_step >= 0)
         if group.role == "whole" and stored:
-            filled = np.count_nonzero(group.loaded & (group.first_step >= 0))
-            loads[name] = loads.get(name, 0) + np.full(count, filled)
+            for last_step in group.last_step[loaded].tolist():
+                of_field.read(np.arange(workload.blocks.count), last_step)
         if group.role == "own" and stored:
-            loaded = group.block[group.loaded & (group.first_step >= 0)]
-            loads[name] = loads.get(name, 0) + np.bincount(loaded, minlength=count)
+            of_field.read(group.block[loaded], group.last_step[loaded])
         if group.role == "halo" and stored and workload.published[name].whole_blocks:
-            needed = workload.halo_counts(workload.published[name]).needed[group.block]
-            loads[name] = loads.get(name, 0) + (needed > 0).sum(axis=0)
-    nothing = np.zeros(count, dtype=np.int64)
-    for name in sorted(spilled.keys() | loads.keys()):
-        written, reads = spilled.get(name, nothing > 0), loads.get(name, nothing)
-        for block in np.flatnonzero(written | (reads > 0)).tolist():
+            needed = workload.halo_counts(workload.published[name]).needed[group.block] > 0
+            for row, last_step in zip(needed, group.last_step.tolist(), strict=True):
+                of_field.read(np.flatnonzero(row), last_step)
+    for name in sorted(uses):
+        found = uses[name]
+        for block in np.flatnonzero(found.written | (found.reads > 0)).tolist():
             size = workload.fields[name].size_bytes(block)
+            written, reads = bool(found.written[block]), int(found.reads[block])
             yield StoredPart(
                 part=name,
                 block=block,
                 size_bytes=size,
-                read_bytes=int(reads[block]) * size,
-                reads=int(reads[block]),
-                written=bool(written[block]),
+                read_bytes=reads * size,
+                reads=reads,
+                written=written,
+                first_step=int(found.first_step[block]) if written else 0,
+                last_step=int(found.last_step[block]) if written else len(workload.steps) - 1,
             )
+
+
+class _Uses:
+    """When the rows of a field at each block are written and read."""
+
+    def __init__(self, workload: Workload) -> None:
+        count = workload.blocks.count
+        self.written = np.zeros(count, dtype=np.bool_)
+        self.reads = np.zeros(count, dtype=np.int64)
+        self.first_step = np.full(count, len(workload.steps))
+        self.last_step = np.zeros(count, dtype=np.int64)
+
+    def write(self, blocks: Array, steps: Array) -> None:
+        """Each of ``blocks`` once, at one of ``steps``."""
+        self.written[blocks] = True
+        np.minimum.at(self.first_step, blocks, steps)
+        np.maximum.at(self.last_step, blocks, steps)
+
+    def read(self, blocks: Array, steps: Array | int) -> None:
+        """Each of ``blocks`` once, at one of ``steps`` or all at one."""
+        np.add.at(self.reads, blocks, 1)
+        np.maximum.at(self.last_step, blocks, steps)
 
 
 def _packs(workload: Workload, groups: Sequence[SlotGroup]) -> Iterator[StoredPart]:
     """Packs of every field with halos: each halo takes each of its rows once."""
-    fields = {group.field for group in groups if group.role == "halo"}
+    fields, producers = {group.field for group in groups if group.role == "halo"}, workload.producers()
     for field in sorted(name for name in fields if not workload.published[name].whole_blocks):
         pulls = sum(any(pull.field == field for pull in phase.pulled.values()) for phase in workload.phases)
+        written = workload.fields[field].source is Source.STEP
+        steps = workload.steps_of(producers[field]) if written else np.zeros(workload.blocks.count, dtype=np.int64)
+        last_step = len(workload.steps) - 1
+        if written:
+            last_step = max(
+                int(group.last_step.max()) for group in groups if group.field == field and group.role == "halo"
+            )
         readers = (workload.halos[workload.published[field].topology].needed > 0).sum(axis=0).tolist()
         for block, size in enumerate(workload.pack_sizes(field).tolist()):
             yield StoredPart(
@@ -139,7 +184,9 @@ def _packs(workload: Workload, groups: Sequence[SlotGroup]) -> Iterator[StoredPa
                 size_bytes=size,
                 read_bytes=pulls * size,
                 reads=pulls * readers[block],
-                written=workload.fields[field].source is Source.STEP,
+                written=written,
+                first_step=int(steps[block]),
+                last_step=last_step,
             )
 
 
@@ -159,11 +206,11 @@ def place(
     """
     if len(tiers) == 1:
         limit = tiers[0].capacity_bytes
-        if limit is not None and sum(part.size_bytes for part in parts) > limit:
+        if limit is not None and held_bytes(parts, tiers[0], workload) > limit:
             raise BudgetError(_does_not_fit(parts, list(tiers), ""))
         return {}
     busy = {tier.name: 0.0 for tier in tiers}
-    held = {tier.name: 0 for tier in tiers}
+    held = {tier.name: _Held(tier, workload) for tier in tiers}
     chosen: dict[str, list[str]] = {}
     classes = {part.part: tensor_class(workload, part.part) for part in parts}
 
@@ -173,17 +220,43 @@ def place(
     for part in sorted(parts, key=turn):
         only = wanted.get(classes[part.part])
         allowed = [tier for tier in tiers if only in (None, tier.name)]
-        fitting = [t for t in allowed if t.capacity_bytes is None or held[t.name] + part.size_bytes <= t.capacity_bytes]
+        fitting = [tier for tier in allowed if held[tier.name].has_room(part)]
         if not fitting:
             kind = classes[part.part]
             same = parts if only is None else [other for other in parts if classes[other.part] == kind]
             raise BudgetError(_does_not_fit(same, allowed, "" if only is None else f" of {kind}"))
         best = min(fitting, key=lambda tier: busy[tier.name] + part.seconds(tier.rates))
         busy[best.name] += part.seconds(best.rates)
-        held[best.name] += part.size_bytes
+        held[best.name].add(part)
         row = chosen.setdefault(part.part, [tiers[0].name] * workload.blocks.count)
         row[part.block] = best.name
     return {part: tuple(row) for part, row in sorted(chosen.items())}
+
+
+def held_bytes(parts: Iterable[StoredPart], tier: StorageTier, workload: Workload) -> int:
+    """The most that ``tier`` holds at any step, if it has ``parts``."""
+    held = _Held(tier, workload)
+    for part in parts:
+        held.add(part)
+    return int(held.bytes_at.max())
+
+
+class _Held:
+    """What a tier holds at each step."""
+
+    def __init__(self, tier: StorageTier, workload: Workload) -> None:
+        self._tier = tier
+        self.bytes_at = np.zeros(len(workload.steps) if tier.reuses else 1, dtype=np.int64)
+
+    def has_room(self, part: StoredPart) -> bool:
+        limit = self._tier.capacity_bytes
+        return limit is None or int(self.bytes_at[self._span(part)].max()) + part.size_bytes <= limit
+
+    def add(self, part: StoredPart) -> None:
+        self.bytes_at[self._span(part)] += part.size_bytes
+
+    def _span(self, part: StoredPart) -> slice:
+        return slice(part.first_step, part.last_step + 1) if self._tier.reuses else slice(None)
 
 
 def _does_not_fit(parts: list[StoredPart], tiers: list[StorageTier], of_what: str) -> str:

@@ -14,7 +14,7 @@ from flexgnn.core.errors import BudgetError, PlanError
 from flexgnn.core.plan.arena import Arena, lay_out
 from flexgnn.core.plan.cost import PhaseSeconds
 from flexgnn.core.plan.decisions import BY_HALOS, WHOLE_FOR_A_PHASE, Decisions
-from flexgnn.core.plan.placement import StorageTier, stored_parts
+from flexgnn.core.plan.placement import StorageTier, StoredPart, held_bytes, stored_parts
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.simulation import Timeline, simulate
 from flexgnn.core.plan.slices import SLICE_CHOICES
@@ -113,12 +113,26 @@ class Plan:
 
     @cached_property
     def stored_bytes(self) -> dict[str, int]:
-        """The most that the run leaves on each storage tier that it uses, if only for empty tensors."""
-        held: dict[str, int] = {}
+        """The most that the run has at one time on each storage tier that it uses, if only empty tensors."""
+        tiers = {tier.name: tier for tier in self.storage_tiers}
+        return {name: held_bytes(parts, tiers[name], self.workload) for name, parts in self._parts_of_tiers.items()}
+
+    @cached_property
+    def _parts_of_tiers(self) -> dict[str, list[StoredPart]]:
+        found: dict[str, list[StoredPart]] = {}
         for stored in stored_parts(self.workload, self.arena.groups):
-            tier = self.tier_of(stored.part, stored.block)
-            held[tier] = held.get(tier, 0) + stored.size_bytes
-        return held
+            found.setdefault(self.tier_of(stored.part, stored.block), []).append(stored)
+        return found
+
+    @cached_property
+    def forgotten(self) -> dict[int, tuple[StoredPart, ...]]:
+        """By step: what is removed at its end from tiers whose room others can have."""
+        found: dict[int, tuple[StoredPart, ...]] = {}
+        for tier in self.storage_tiers:
+            for stored in self._parts_of_tiers.get(tier.name, ()) if tier.reuses else ():
+                if stored.written:
+                    found[stored.last_step] = (*found.get(stored.last_step, ()), stored)
+        return found
 
     def tier_of(self, part: str, block: int) -> str:
         """The storage tier of a part at a block."""

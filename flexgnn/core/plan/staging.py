@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from flexgnn.core.copies import PIECE_BYTES
-from flexgnn.core.plan.placement import pack_part, stored_parts
+from flexgnn.core.plan.placement import field_of, stored_parts
 from flexgnn.core.plan.plan import Plan
 
 
@@ -19,7 +19,7 @@ def staging_bytes(plan: Plan, host_tiers: Collection[str]) -> int:
     for stored in stored_parts(plan.workload, plan.arena.groups):
         tier = plan.tier_of(stored.part, stored.block)
         size_bytes = stored.size_bytes
-        field = stored.part.removesuffix(pack_part(""))
+        field = field_of(stored.part)
         if field != stored.part:  # packs are written in groups
             size_bytes = min(size_bytes, group_rows * plan.workload.fields[field].row_bytes)
         largest[tier] = max(largest.get(tier, 0), size_bytes)

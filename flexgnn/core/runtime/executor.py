@@ -141,6 +141,7 @@ class Executor:
                 self._run(step, epoch, seed, totals, sink, opened)
                 for index in closing[step.index]:
                     self.memory.close(index)
+                self.movement.forget(step)
         self._reports.finish()
         return totals
 

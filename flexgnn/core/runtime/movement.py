@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flexgnn.core.copies import Copies
 from flexgnn.core.graph.store import GraphStore
-from flexgnn.core.plan.placement import pack_part
+from flexgnn.core.plan.placement import StoredPart, field_of, pack_part
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.plan.slots import SETUP_STEP, Slot
 from flexgnn.core.plan.topology import HaloPass
@@ -157,6 +157,24 @@ class Movement:
                 if index is not None and self._plan.slots[index].spilled:
                     write = self._write(name, block, own_key(name, block), self._memory.rows(name, block))
                     self._memory.expect(index, write)
+
+    def forget(self, step: Step) -> None:
+        """Remove what this step was the last to read, where others can have its room; all of its reads have ended."""
+        for stored in self._plan.forgotten.get(step.index, ()):
+            tier = self._plan.tier_of(stored.part, stored.block)
+            for key in self._keys(stored):
+                self._writes.pop(key).result()
+                self._storage.delete(tier, key)
+
+    def _keys(self, stored: StoredPart) -> list[str]:
+        """Of the blobs of a part at a block."""
+        field = field_of(stored.part)
+        if field == stored.part:
+            return [own_key(field, stored.block)]
+        return [
+            pack_key(field, stored.block, group)
+            for group, _ in enumerate(self._workload.pack_groups(field, stored.block))
+        ]
 
     def _send(self, index: int, name: str, block: int, gather: Gather) -> None:
         """Keep the rows of hubs; put the others that blocks will pull next to each other, and write them."""

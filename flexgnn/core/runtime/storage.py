@@ -105,6 +105,7 @@ class ConfiguredTier:
             name=self.spec.name,
             capacity_bytes=capacity,
             rates=self._rates(profile, speeds, cached=cached),
+            reuses=self.host_memory is not None,
             alignment_bytes=self.alignment_bytes,
         )
 
@@ -149,6 +150,10 @@ class Storage:
             ) from error
         if self._checksums:
             self._checksums[tier].check(key, start, out)
+
+    def delete(self, tier: str, key: str) -> None:
+        """Forget the blob ``key`` on ``tier``."""
+        self._tiers[tier].delete(key)
 
     def lend_rows(self, tier: str, key: str, start: int, num_rows: int) -> Array | None:
         """The memory of these rows, if that is what ``tier`` keeps them in, and nothing is to be verified."""

@@ -48,8 +48,9 @@ def problem_over(
 def plan_over(store: GraphStore, *tiers: StorageTier, wanted: dict[str, str] | None = None) -> Plan:
     """A plan over five blocks that keeps nothing."""
     problem = problem_over(store, tiers, 2**40, wanted)
-    workload = problem.workload(problem.blocks(-(-len(problem.choices[-1].row_counts) // 5)))
-    sketch = Sketch(problem, workload, spilling(workload, 1, problem.recomputable()[0], Way("packed")))
+    recomputed = problem.recomputable()[0]
+    workload = problem.workload(problem.blocks(-(-len(problem.choices[-1].row_counts) // 5)), recomputed)
+    sketch = Sketch(problem, workload, spilling(workload, 1, recomputed, Way("packed")))
     return freeze(problem, sketch.decided(sketch.nothing), "spilling")
 
 
@@ -168,3 +169,23 @@ def test_a_part_that_fits_no_tier_fails_even_when_nothing_is_wanted(store: Graph
     parts = stored_parts(plan.workload, plan.arena.groups)
     with pytest.raises(BudgetError):
         place(plan.workload, parts, [StorageTier(name="a", capacity_bytes=0)], {})
+
+
+def test_room_of_what_is_read_no_more_is_given_to_others(store: GraphStore) -> None:
+    alone = plan_over(store, StorageTier(name="a"))
+    parts = stored_parts(alone.workload, alone.arena.groups)
+    total = sum(part.size_bytes for part in parts)
+    assert alone.stored_bytes["a"] == total
+    steps = len(alone.workload.steps)
+    at = [sum(p.size_bytes for p in parts if p.first_step <= step <= p.last_step) for step in range(steps)]
+    assert max(at) < total
+    reusing = plan_over(store, StorageTier(name="a", reuses=True, capacity_bytes=max(at)))
+    assert reusing.stored_bytes["a"] == max(at)
+    removed = {(part.part, part.block, step) for step, found in reusing.forgotten.items() for part in found}
+    assert removed == {(p.part, p.block, p.last_step) for p in parts if p.written}
+    with pytest.raises(BudgetError, match="there is room for"):
+        plan_over(store, StorageTier(name="a", reuses=True, capacity_bytes=max(at) - 1))
+    tiers = StorageTier(name="a", reuses=True, capacity_bytes=max(at) // 2, rates=FAST), StorageTier(name="b")
+    both = plan_over(store, *tiers)
+    assert 0 < both.stored_bytes["a"] <= max(at) // 2
+    assert sum(both.stored_bytes.values()) < total
