@@ -177,7 +177,7 @@ def test_plan_for_a_machine_and_a_graph_that_are_not_at_hand(run: Run, graph: Pa
     sizes = "nodes=200000,edges=3000000,features=64,classes=10,halo=3"
     own = tmp_path / "own.json"
     own.write_text((MACHINES / "h100-nvme.json").read_text())
-    shown = run("plan", "--machine", own, "--graph-size", sizes, "--device-memory", "64MiB", *saved).stdout
+    shown = run("plan", "--machine", own, "--graph-size", sizes, "--device-memory", "160MiB", *saved).stdout
     assert "200,000 nodes" in shown
     assert "spilled" in shown
     assert json.loads((tmp_path / "plan.json").read_text())["compute_tier"] == "cuda"

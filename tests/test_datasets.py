@@ -83,6 +83,7 @@ def _fingerprint(_: int) -> str:
     return load_dataset("wordnet-verbs").fingerprint
 
 
+@pytest.mark.slow
 def test_two_processes_may_build_at_the_same_time(cache: Path, verbs: GraphStore) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         assert pool.map(_fingerprint, range(2), chunksize=1) == [verbs.fingerprint] * 2

@@ -188,7 +188,7 @@ def test_random_graphs_agree_with_pyg_under_any_budget(
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize(
     "model_class",
-    [GCN, GraphSAGE, GIN, partial(GAT, heads=2), partial(GAT, heads=4, v2=True)],
+    [GCN, GraphSAGE, GIN, partial(GAT, heads=2), pytest.param(partial(GAT, heads=4, v2=True), marks=pytest.mark.slow)],
     ids=["gcn", "sage", "gin", "gat", "gat-v2"],
 )
 def test_losses_are_the_same_bits_under_every_budget(

@@ -243,7 +243,7 @@ DROPPING: dict[str, Callable[[], torch.nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("storage_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("storage_dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", DROPPING)
 def test_no_bit_depends_on_where_things_are(name: str, storage_dtype: str, tmp_path: Path) -> None:
     store = store_of(small_graph(num_nodes=59, num_edges=240), tmp_path / "graph", chunk_rows=12)

@@ -96,7 +96,7 @@ def test_steps_of_all_groupings_take_time_and_add_up(model: torch.nn.Module, tmp
 
 
 def test_the_machines_that_come_with_flexgnn_say_where_their_figures_are_from() -> None:
-    assert len(machine_names()) == 3
+    assert len(machine_names()) == 4
     for name in machine_names():
         profile = load_machine(name)
         assert {"compute", "memory", "storage", "efficiency"} <= profile.sources.keys()

@@ -68,6 +68,7 @@ def test_listeners_hear_of_compilation(store: GraphStore, tmp_path: Path) -> Non
     assert f"location='{tmp_path}" in shown[0]
 
 
+@pytest.mark.slow
 def test_without_listeners_nothing_is_printed(store: GraphStore, tmp_path: Path) -> None:
     assert not python(TRAINING, store.path, "deaf", NUMBA_CACHE_DIR=tmp_path).strip()
 
