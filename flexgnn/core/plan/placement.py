@@ -27,6 +27,8 @@ Placement = Mapping[str, Sequence[str]]
 """By part: the tier of each block. What is missing is on the first tier."""
 
 _PACK = "/pack"
+_STRETCHES = 512
+"""Of an epoch, that a tier's room is counted in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,11 +244,11 @@ def held_bytes(parts: Iterable[StoredPart], tier: StorageTier, workload: Workloa
 
 
 class _Held:
-    """What a tier holds at each step."""
+    """What a tier holds at each step; of long epochs, at most in each stretch of as many steps."""
 
     def __init__(self, tier: StorageTier, workload: Workload) -> None:
-        self._tier = tier
-        self.bytes_at = np.zeros(len(workload.steps) if tier.reuses else 1, dtype=np.int64)
+        self._tier, self._stretch = tier, -(-len(workload.steps) // _STRETCHES)
+        self.bytes_at = np.zeros(_STRETCHES if tier.reuses else 1, dtype=np.int64)
 
     def has_room(self, part: StoredPart) -> bool:
         limit = self._tier.capacity_bytes
@@ -256,7 +258,9 @@ class _Held:
         self.bytes_at[self._span(part)] += part.size_bytes
 
     def _span(self, part: StoredPart) -> slice:
-        return slice(part.first_step, part.last_step + 1) if self._tier.reuses else slice(None)
+        if not self._tier.reuses:
+            return slice(None)
+        return slice(part.first_step // self._stretch, part.last_step // self._stretch + 1)
 
 
 def _does_not_fit(parts: list[StoredPart], tiers: list[StorageTier], of_what: str) -> str:
