@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 from torch_geometric.nn import GAT, GCN, GIN, GraphSAGE
 
 from flexgnn import GraphStore, Trainer
@@ -195,3 +197,33 @@ def test_training_with_the_kernels_of_a_gpu(name: str, tmp_path: Path) -> None:
     )
     assert_close(in_memory, on_cpu)
     assert_same(spilled, in_memory)
+
+
+def test_what_is_verified_goes_through_buffers_within_host_memory(store: GraphStore) -> None:
+    torch.manual_seed(0)
+    model, device = MODELS["gcn"](), StandInBackend()
+    budget, host_memory = smallest(model, store, device), STAGED_BYTES + 2 * PIECE_BYTES + PINNED_BYTES
+    optimizer = torch.optim.Adam(model.parameters())
+    trainer = Trainer(
+        copy.deepcopy(model),
+        store,
+        optimizer,
+        device=device,
+        device_memory=budget,
+        host_memory=host_memory,
+        planner=GreedyPlanner(7),
+        verify=True,
+    )
+    record = trainer.fit(2)[-1]
+    assert record.moved_bytes["pinned write"] > 0
+    assert sum(copies.lent for copies in device.opened) == 0
+    buffer_bytes = max(copies.buffer_bytes for copies in device.opened)
+    assert buffer_bytes + record.peak_bytes["pinned"] <= host_memory
+
+
+def test_class_weights_that_a_function_was_given_are_taken_along(store: GraphStore) -> None:
+    """So they have to be on the CPU as well."""
+    loss = partial(cross_entropy, weight=torch.ones(3, device="meta"))
+    model = GCN(5, 8, num_layers=2, out_channels=3)
+    with pytest.raises(ConfigError, match=r"on meta: give it on the CPU"):
+        Trainer(model, store, torch.optim.Adam(model.parameters()), loss=loss)

@@ -27,7 +27,7 @@ _KEPT_BYTES = 256 * 2**20
 
 
 class CudaMemoryBackend(ComputeBackend):
-    """Memory of the NVIDIA GPU that is torch's current device."""
+    """Memory of the first NVIDIA GPU that CUDA shows."""
 
     name = "cuda"
     device = torch.device("cuda")

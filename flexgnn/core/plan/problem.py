@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flexgnn.core.compute import CPU_TIER
 from flexgnn.core.graph.layout import ALIGNED_ROWS, MULTI_LABEL, REGRESSION
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.blocks import Blocks, block_choices
@@ -19,7 +20,7 @@ from flexgnn.core.plan.counting import PullCounts, count_pairs, count_pulls
 from flexgnn.core.plan.decisions import Recomputed
 from flexgnn.core.plan.locality import Locality, measure_locality
 from flexgnn.core.plan.machines import laptop_rates
-from flexgnn.core.plan.moments import differentiated_moments, moments_work
+from flexgnn.core.plan.moments import differentiated_moments, moments_made, moments_work
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
 from flexgnn.core.plan.paper import PaperGraph
 from flexgnn.core.plan.placement import StorageTier, place, stored_parts
@@ -279,7 +280,16 @@ class PlanningProblem:
         beside += 4 * rows * sum(widths[name] for name in read if copied or name in self._rounded)
         if self._rounded:  # One of them at a time is on its way: read in slices, or scaled before it is written.
             beside += 4 * rows * max(widths[name] for name in (*segment.inputs, *segment.outputs))
+        if self.compute_tier != CPU_TIER:
+            beside += self._device_bytes(segment, kind, rows)
         return beside + measured_bytes(self._prepared(segment, kind, rows, self._loss_gradient))
+
+    def _device_bytes(self, segment: Segment, kind: PhaseKind, rows: int) -> int:
+        """Of what takes no memory on a CPU: moments in float64, and a look at all logits of a row for its score."""
+        moments = max((moment.width for moment in moments_made(self.program, segment.stage, kind)), default=0)
+        scored = segment.stage == self.program.last_stage and kind != "forward"
+        columns = self.program.widths[self.program.logits] if scored else 0
+        return rows * (16 * moments + 8 * columns)
 
     def _tile_work(self, segment: Segment, kind: PhaseKind, rows: int) -> Work:
         """What ``kind`` computes on a tile of ``rows``; the loss is not among its operators."""

@@ -182,12 +182,11 @@ class Executor:
         self, step: Step, work: Work, tiles: list[tuple[int, int]]
     ) -> Iterator[tuple[tuple[int, int], TileResult]]:
         """What tiles come to, in their order."""
-        at_once = len(tiles)
-        if step.phase.adds_to:
-            at_once = self._threads  # what tiles add waits for its turn, and takes room meanwhile
-            if step.index == self._workload.first_step(step.phase):
-                for name in step.phase.adds_to:
-                    self.memory.whole(name).zero_()
+        # What tiles come to waits for its turn, and takes room meanwhile: on a device, launched tiles run far ahead.
+        at_once = self._threads if step.phase.adds_to or self._backend.separate else len(tiles)
+        if step.phase.adds_to and step.index == self._workload.first_step(step.phase):
+            for name in step.phase.adds_to:
+                self.memory.whole(name).zero_()
         for first in range(0, len(tiles), at_once):
             some = tiles[first : first + at_once]
             yield from zip(some, self._pool.map(work, some), strict=True)

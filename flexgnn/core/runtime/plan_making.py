@@ -40,13 +40,14 @@ class PlanMaker:
         budget_bytes: int | None,
         wanted: Mapping[str, str],
         storage_dtype: str,
+        verify: bool,
         listener: Listener,
     ) -> None:
         """The settings of a trainer; ``saved``: what to follow in training, in place of ``planner``."""
         self.store, self.planner = store, planner
         self._backend, self._tiers = backend, tiers
         self._saved, self._budget_bytes = saved, budget_bytes
-        self._wanted, self._storage_dtype = wanted, storage_dtype
+        self._wanted, self._storage_dtype, self._verify = wanted, storage_dtype, verify
         self._listener = listener
         self._staged_bytes = 0
         """Of host memory, for copies."""
@@ -73,8 +74,9 @@ class PlanMaker:
         How much that is depends on the plan: another is made where one turns out to need more than was left.
         """
         plan = self._planned(program, folding, training=training, cached=cached)
-        while self._backend.separate and staging_bytes(plan, self._host_tiers) > self._staged_bytes:
-            self._staged_bytes = staging_bytes(plan, self._host_tiers)
+        lending = () if self._verify else self._host_tiers  # what is verified is copied once more
+        while self._backend.separate and staging_bytes(plan, lending) > self._staged_bytes:
+            self._staged_bytes = staging_bytes(plan, lending)
             self._check_host_memory()
             plan = self._planned(program, folding, training=training, cached=cached)
         return plan

@@ -23,6 +23,8 @@ class Residents:
     modules: Sequence[torch.nn.Module]
     """The model, and others with parameters or buffers."""
     optimizer: torch.optim.Optimizer
+    tensors: Sequence[Tensor] = ()
+    """Others, such as class weights that a function was given."""
 
     def check(self) -> None:
         """Refuse what is not on the CPU.
@@ -33,7 +35,7 @@ class Residents:
         for tensor in self._tensors():
             if tensor.device.type != "cpu":
                 raise ConfigError(
-                    f"The model has parameters or buffers on {tensor.device}: give it on the CPU, with .to('cpu'); "
+                    f"The model, or the loss, has tensors on {tensor.device}: give it on the CPU, with .to('cpu'); "
                     "whatever the device, FlexGNN takes them there for each fit, and brings them back."
                 )
 
@@ -55,6 +57,7 @@ class Residents:
         for module in self.modules:
             yield from module.parameters()
             yield from module.buffers()
+        yield from self.tensors
 
     def _state(self) -> Iterable[Tensor]:
         """Of the optimizer; step counts stay on the CPU unless it is one that runs as a whole on the device."""

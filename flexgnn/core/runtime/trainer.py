@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -130,7 +130,7 @@ class Trainer:
         saved = None if plan is None else SavedPlan.load(plan)
         saved_budget = None if saved is None else saved.budget_bytes
         self.listeners = list(listeners)
-        residents = Residents(modules=[model, *_modules_of(loss)], optimizer=self.optimizer)
+        residents = Residents(modules=[model, *_modules_of(loss)], optimizer=self.optimizer, tensors=_tensors_of(loss))
         residents.check()
         precision = check_matmul_precision(matmul_precision, backend.device)
         self._runner = Runner(store, backend, configured, residents, matmul_precision=precision, verify=verify)
@@ -143,6 +143,7 @@ class Trainer:
             budget_bytes=saved_budget if device_memory is None else parse_size(device_memory),
             wanted=check_wanted(place or {}, list(configured)),
             storage_dtype=check_storage_dtype(storage_dtype),
+            verify=verify,
             listener=self.emit,
         )
         self._rewrites, self._plan_maker, self._edges = rewrites, maker, EdgeInputs.of(store)
@@ -362,6 +363,12 @@ def _modules_of(loss: object) -> list[torch.nn.Module]:
     """What of a loss has parameters or buffers."""
     part = loss.decoder if isinstance(loss, LinkPrediction) else loss
     return [part] if isinstance(part, torch.nn.Module) else []
+
+
+def _tensors_of(loss: object) -> list[Tensor]:
+    """Arguments that a function was given beforehand."""
+    given = (*loss.args, *loss.keywords.values()) if isinstance(loss, partial) else ()
+    return [argument for argument in given if isinstance(argument, Tensor)]
 
 
 def _checked_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
