@@ -25,6 +25,8 @@ _WORK: dict[Effort, int] = {"quick": 4 * 10**7, "full": 4 * 10**8}
 """Limit of rounds times the square of the number of slots: at most about 0.1 and 1 second."""
 _STRIDE = 32
 """Steps from one list of the slots that are there to the next."""
+_FEW = 64
+"""So many slots are looked at again and again faster than they are sorted."""
 _TOP = 0.98
 """Slots that end above this part of the buffer come first in the next round, if it is not enough by then."""
 
@@ -119,7 +121,7 @@ def _place(
 ) -> int:
     """Place slots in ``order``, each at the lowest offset that is free; returns the end of the last."""
     size_bytes = 0
-    begins, ends = np.empty_like(sizes), np.empty_like(sizes)
+    begins, ends, few = np.empty_like(sizes), np.empty_like(sizes), np.arange(_FEW)
     offsets[:] = -1
     for index in order:
         mark = (first[index] - base) // _STRIDE
@@ -132,12 +134,14 @@ def _place(
                 if offsets[other] >= 0 and last[other] >= first[index]:
                     begins[count], ends[count] = offsets[other], offsets[other] + sizes[other]
                     count += 1
+        # Each place that is taken rules out all offsets up to its end. Of many, in their order, one look is enough.
+        ascending = np.argsort(begins[:count]) if count > _FEW else few[:count]
         offset, moved = 0, True
         while moved:
             moved = False
-            for k in range(count):
+            for k in ascending:
                 if begins[k] < offset + sizes[index] and ends[k] > offset:
-                    offset, moved = ends[k], True
+                    offset, moved = ends[k], count <= _FEW
         offsets[index] = offset
         size_bytes = max(size_bytes, offset + sizes[index])
     return size_bytes
