@@ -24,7 +24,7 @@ from flexgnn.core.program.lower import lower
 from flexgnn.core.program.rewrites import all_but
 from flexgnn.core.runtime.link_training import links_of
 from flexgnn.core.sizes import parse_size
-from flexgnn.core.tier_spec import HOST_TIER, TierSpec, parse_pairs, tier_specs
+from flexgnn.core.tier_spec import HOST_TIER, TierSpec, check_no_host_tier, parse_pairs, tier_specs
 from flexgnn.launch import RunConfig, configured_model
 
 
@@ -48,7 +48,10 @@ def plan_for(config: RunConfig, graph: GraphStore | PaperGraph, machine: Machine
         ssd_path=config.ssd_path,
         ssd_options=parse_pairs(config.ssd_option or []),
     )
-    specs = [*_host_tiers(config, machine), *specs]
+    host_tiers = _host_tiers(config, machine)
+    if host_tiers:
+        check_no_host_tier(specs)
+    specs = [*host_tiers, *specs]
     rates = stated_compute(machine)
     problem = PlanningProblem(
         program=program,

@@ -227,3 +227,10 @@ def test_class_weights_that_a_function_was_given_are_taken_along(store: GraphSto
     model = GCN(5, 8, num_layers=2, out_channels=3)
     with pytest.raises(ConfigError, match=r"on meta: give it on the CPU"):
         Trainer(model, store, torch.optim.Adam(model.parameters()), loss=loss)
+
+
+def test_a_second_tier_called_pinned_is_refused(store: GraphStore) -> None:
+    model = GCN(5, 8, num_layers=2, out_channels=3)
+    optimizer = torch.optim.Adam(model.parameters())
+    with pytest.raises(ConfigError, match=r"'pinned' is there by itself with this device"):
+        Trainer(model, store, optimizer, device=StandInBackend(), tiers=["pinned=arrow"])

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from flexgnn.core.compute import DEVICE_TILE_ROWS, ComputeBackend, Stamp
 from flexgnn.core.copies import Copies, StagedCopies
-from flexgnn.core.errors import BudgetError
+from flexgnn.core.errors import BudgetError, ConfigError
 from flexgnn.core.hookspecs import hookimpl
+from flexgnn.core.pinned_pages import pinned_pages
 from flexgnn.core.program.row_kernels import RowKernels
 from flexgnn.core.sizes import format_size
 
@@ -30,7 +31,7 @@ class CudaMemoryBackend(ComputeBackend):
     """Memory of the first NVIDIA GPU that CUDA shows."""
 
     name = "cuda"
-    device = torch.device("cuda")
+    device = torch.device("cuda", 0)
     separate = True
     tile_rows = DEVICE_TILE_ROWS
 
@@ -52,7 +53,14 @@ class CudaMemoryBackend(ComputeBackend):
 
         Raises:
             BudgetError: if the GPU does not have it.
+            ConfigError: if another device, or a stream of the user's, is current: threads would not all work there.
         """
+        if torch.cuda.current_device() != 0 or torch.cuda.current_stream() != torch.cuda.default_stream():
+            raise ConfigError(
+                "Another CUDA device or stream is current than the first and its default, where FlexGNN works. Choose a "
+                "GPU with CUDA_VISIBLE_DEVICES, and call it outside of torch.cuda.stream()."
+            )
+        torch.cuda.empty_cache()  # what torch has kept of earlier work does not fit the buffer
         try:
             return torch.empty(size_bytes, dtype=torch.uint8, device=self.device)
         except torch.OutOfMemoryError as error:
@@ -93,14 +101,14 @@ class _CudaClock:
 
     def __init__(self) -> None:
         torch.cuda.synchronize()
-        self.event, self.seconds = _recorded(), time.perf_counter()
+        self.event, self.seconds = _recorded(timed=True), time.perf_counter()
 
 
 class _CudaStamp:
     """A moment on the current stream."""
 
     def __init__(self, clock: _CudaClock) -> None:
-        self._clock, self._event = clock, _recorded()
+        self._clock, self._event = clock, _recorded(timed=True)
 
     def passed(self) -> bool:
         return bool(self._event.query())  # type: ignore[no-untyped-call]
@@ -119,7 +127,7 @@ class _CudaCopies(StagedCopies):
         self._threads = local()
 
     def new_buffer(self, size_bytes: int) -> Tensor:
-        return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
+        return torch.from_numpy(pinned_pages(size_bytes))
 
     def mark(self) -> torch.cuda.Event:
         return _recorded()
@@ -137,9 +145,9 @@ class _CudaCopies(StagedCopies):
         return stream
 
 
-def _recorded() -> torch.cuda.Event:
-    """On the current stream."""
-    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+def _recorded(*, timed: bool = False) -> torch.cuda.Event:
+    """On the current stream; who waits for it leaves its core to others, unless it is ``timed``."""
+    event = torch.cuda.Event(enable_timing=timed, blocking=not timed)  # type: ignore[no-untyped-call]
     event.record()
     return event
 

@@ -81,6 +81,19 @@ class TierSpec:
         )
 
 
+def check_no_host_tier(specs: Sequence[TierSpec]) -> None:
+    """Refuse a tier called like the one that a device with memory of its own has below it anyway.
+
+    Raises:
+        ConfigError: if there is one.
+    """
+    if any(spec.name == HOST_TIER for spec in specs):
+        raise ConfigError(
+            f"A tier called {HOST_TIER!r} is there by itself with this device: give it a size with --host-memory, and "
+            "other storage tiers other names."
+        )
+
+
 def parse_pairs(pairs: list[str]) -> dict[str, str]:
     """``name=value`` texts as a mapping.
 

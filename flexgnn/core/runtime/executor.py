@@ -114,6 +114,7 @@ class Executor:
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self.movement.close()
+        self.memory.release()
 
     def train(self, epoch: int, seed: int) -> Totals:
         """All training steps once. Gradients are added to those of the parameters."""

@@ -26,6 +26,10 @@ class Memory:
         self._open: dict[SlotKey, int] = {}
         self._pending: dict[int, list[Future[None]]] = {}
 
+    def release(self) -> None:
+        """Let go of the buffer, which an error with this object in its traceback would keep."""
+        self._arena = self._arena.new_empty(0)
+
     def open(self, index: int) -> Tensor:
         """Begin the stay of slot ``index``; its memory, shaped as the tensor."""
         slot = self._plan.slots[index]

@@ -48,8 +48,7 @@ class MomentSums:
 
 
 def _shares(gradient: Tensor, count: int) -> Tensor:
-    factors = torch.tensor([[1.0], [2.0]], dtype=torch.float64, device=gradient.device)
-    return (gradient * factors / count).float()
+    return (torch.stack([gradient[0], 2 * gradient[1]]) / count).float()
 
 
 def tile_moments(program: Program, phase: Phase, value_of: Callable[[str], Tensor]) -> dict[str, Moments]:

@@ -50,7 +50,7 @@ class Residents:
 
     def _move(self, device: torch.device, program: Program) -> None:
         constants = (tensor for segment in program.segments for tensor in segment.tensors)
-        for tensor in (*self._tensors(), *constants, *self._state()):
+        for tensor in (*self._tensors(), *constants, *self._state(back=device.type == "cpu")):
             _move(tensor, device)
 
     def _tensors(self) -> Iterable[Tensor]:
@@ -59,13 +59,13 @@ class Residents:
             yield from module.buffers()
         yield from self.tensors
 
-    def _state(self) -> Iterable[Tensor]:
-        """Of the optimizer; step counts stay on the CPU unless it is one that runs as a whole on the device."""
+    def _state(self, *, back: bool) -> Iterable[Tensor]:
+        """Of the optimizer; single numbers, such as steps, stay on the CPU unless all of it runs on the device."""
         for group in self.optimizer.param_groups:
             whole = group.get("capturable") or group.get("fused")
             for parameter in group["params"]:
-                for name, value in self.optimizer.state.get(parameter, {}).items():
-                    if isinstance(value, Tensor) and (whole or name != "step"):
+                for value in self.optimizer.state.get(parameter, {}).values():
+                    if isinstance(value, Tensor) and (back or whole or value.ndim > 0):
                         yield value
 
 

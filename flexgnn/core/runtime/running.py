@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
+
 from flexgnn.core.compute import ComputeBackend
-from flexgnn.core.errors import ConfigError, DamagedBlobError
+from flexgnn.core.errors import BudgetError, ConfigError, DamagedBlobError
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.runtime.events import DamageFound, Listener, RunPlanned
@@ -16,6 +18,7 @@ from flexgnn.core.runtime.executor import Executor
 from flexgnn.core.runtime.matmul_precision import products_with
 from flexgnn.core.runtime.residence import Residents
 from flexgnn.core.runtime.storage import ConfiguredTier, open_storage
+from flexgnn.core.sizes import format_size
 
 
 class Runner:
@@ -60,6 +63,11 @@ class Runner:
                 with self._alone(), self._running(plan, loss_divisor, listener) as executor:
                     work(executor)
                     return
+            except torch.OutOfMemoryError as error:
+                raise BudgetError(
+                    f"The {self._backend.name} device has too little memory beside the {format_size(plan.budget_bytes)} of "
+                    "the plan: lower --device-memory, so that parameters and libraries have room."
+                ) from error
             except DamagedBlobError as error:
                 if epoch() == damaged_in:
                     raise

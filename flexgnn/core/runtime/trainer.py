@@ -45,7 +45,7 @@ from flexgnn.core.runtime.running import Runner
 from flexgnn.core.runtime.splits import SplitSizes, count_splits, loss_divisor, some_training_labels
 from flexgnn.core.runtime.storage import ConfiguredTier
 from flexgnn.core.sizes import parse_size
-from flexgnn.core.tier_spec import HOST_TIER, TierSpec, tier_specs
+from flexgnn.core.tier_spec import HOST_TIER, TierSpec, check_no_host_tier, tier_specs
 
 FIXED_MEMORY_BYTES = 96 * 2**20
 """What a run may take beside the budget, whatever the graph: compiled kernels, stacks and allocators of threads, the
@@ -125,6 +125,7 @@ class Trainer:
         self.optimizer = _checked_optimizer(optimizer)
         specs = tier_specs(tiers, ssd_backend=ssd_backend, ssd_path=ssd_path, ssd_options=ssd_options)
         if backend.separate:
+            check_no_host_tier(specs)
             specs = [TierSpec(name=HOST_TIER, backend=HOST_TIER, capacity=host_memory), *specs]
         configured = {spec.name: ConfiguredTier.configure(spec, plugins) for spec in specs}
         saved = None if plan is None else SavedPlan.load(plan)
