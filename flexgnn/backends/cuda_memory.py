@@ -57,8 +57,8 @@ class CudaMemoryBackend(ComputeBackend):
         """
         if torch.cuda.current_device() != 0 or torch.cuda.current_stream() != torch.cuda.default_stream():
             raise ConfigError(
-                "Another CUDA device or stream is current than the first and its default, where FlexGNN works. Choose a "
-                "GPU with CUDA_VISIBLE_DEVICES, and call it outside of torch.cuda.stream()."
+                "Another CUDA device or stream is current than the first and its default, where FlexGNN works. "
+                "Choose a GPU with CUDA_VISIBLE_DEVICES, and call it outside of torch.cuda.stream()."
             )
         torch.cuda.empty_cache()  # what torch has kept of earlier work does not fit the buffer
         try:

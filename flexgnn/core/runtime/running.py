@@ -65,8 +65,8 @@ class Runner:
                     return
             except torch.OutOfMemoryError as error:
                 raise BudgetError(
-                    f"The {self._backend.name} device has too little memory beside the {format_size(plan.budget_bytes)} of "
-                    "the plan: lower --device-memory, so that parameters and libraries have room."
+                    f"{self._backend.name} has too little memory beside the {format_size(plan.budget_bytes)} of the plan: "
+                    "lower --device-memory, so that parameters and libraries have room."
                 ) from error
             except DamagedBlobError as error:
                 if epoch() == damaged_in:
