@@ -65,7 +65,7 @@ class Runner:
                     return
             except torch.OutOfMemoryError as error:
                 raise BudgetError(
-                    f"{self._backend.name} has too little memory beside the {format_size(plan.budget_bytes)} of the plan: "
+                    f"{self._backend.name} has too little memory beside the plan's {format_size(plan.budget_bytes)}: "
                     "lower --device-memory, so that parameters and libraries have room."
                 ) from error
             except DamagedBlobError as error:
