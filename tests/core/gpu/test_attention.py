@@ -53,7 +53,10 @@ def check(triton_kernels, device, seed, bounds, attention, work):
     on_a_cpu = pulled(CpuKernels(), rows, bounds, "cpu", attention, work)
     for result, same, close in zip(results, in_one_pass, on_a_cpu, strict=True):
         assert torch.equal(result, same)
-        torch.testing.assert_close(result, close, rtol=1e-4, atol=1e-5)
+        # Scores here may be far above the greatest that is given: what is left of large terms is their rounding.
+        finite = close[close.isfinite()]
+        largest = float(finite.abs().max()) if len(finite) else 0.0
+        torch.testing.assert_close(result, close, rtol=1e-4, atol=1e-5 * max(largest, 1.0))
 
 
 @pytest.mark.parametrize("score", ["additive", "dynamic", "product"])
