@@ -76,7 +76,7 @@ def run_config(
     ] = None,
     host_memory: Annotated[
         str | None,
-        Option(help="Budget of pinned RAM, between a GPU's memory and storage. Without: what is free."),
+        Option(help="Budget of pinned RAM, between a GPU's memory and storage. Without: 3/4 of what is free."),
     ] = None,
     seed: Annotated[int, Option(help="Of initial parameters and dropout.")] = 0,
 ) -> RunConfig:

@@ -101,5 +101,5 @@ def _tier(spec: TierSpec, machine: MachineProfile) -> StorageTier:
         name=spec.name,
         capacity_bytes=machine.storage_bytes if spec.capacity_bytes is None else spec.capacity_bytes,
         rates=rates or ASSUMED_TIER_RATES,
-        reuses=spec.backend == HOST_TIER,
+        in_host_memory=spec.backend == HOST_TIER,
     )

@@ -13,11 +13,16 @@ from torch.nn.functional import cross_entropy
 from torch_geometric.nn import GAT, GCN, GIN, GraphSAGE
 
 from flexgnn import GraphStore, Trainer
-from flexgnn.backends.cuda_memory import CudaMemoryBackend
+from flexgnn.backends.pinned_memory import PinnedMemoryBackend
+from flexgnn.core.blob import Array
 from flexgnn.core.compute import ComputeBackend
 from flexgnn.core.copies import PIECE_BYTES
-from flexgnn.core.errors import BudgetError, ConfigError
+from flexgnn.core.errors import BudgetError, ConfigError, DeviceError
+from flexgnn.core.free_memory import free_memory_bytes
+from flexgnn.core.pinned_pages import pinned_pages
+from flexgnn.core.program.cpu_kernels import CpuKernels
 from flexgnn.planners.greedy import GreedyPlanner
+from tests.devices import DEVICES, NewDevice
 from tests.graphs import Outcome, assert_close, small_graph, store_of, train_with_flexgnn, train_with_pyg
 from tests.stand_in import StandInBackend, keep_stand_in_profile
 
@@ -42,24 +47,6 @@ def _stated_rates() -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> GraphStore:
     return store_of(small_graph(num_nodes=140, num_edges=900), tmp_path / "graph")
-
-
-def new_gpu(tile_rows: int = 1) -> ComputeBackend:
-    backend = CudaMemoryBackend()
-    backend.tile_rows = tile_rows  # type: ignore[misc]  # of this one alone
-    return backend
-
-
-def new_stand_in(tile_rows: int = 1) -> ComputeBackend:
-    return StandInBackend(tile_rows=tile_rows, bytes_per_second=5e8)
-
-
-NewDevice = Callable[[], ComputeBackend]
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-DEVICES = [
-    pytest.param(new_stand_in, id="stand-in"),
-    pytest.param(new_gpu, id="cuda", marks=[pytest.mark.gpu, needs_gpu]),
-]
 
 
 def trained(model: torch.nn.Module, store: GraphStore, **settings: object) -> tuple[Outcome, Trainer]:
@@ -163,8 +150,60 @@ def test_tiles_of_several_chunks_agree_with_pyg(
 def test_too_little_host_memory_for_copies_is_refused(store: GraphStore) -> None:
     model = GCN(5, 8, num_layers=3, out_channels=3)
     budget = smallest(model, store, StandInBackend())
-    with pytest.raises(ConfigError, match=r"Copies to and from the stand-in tier .* --host-memory is 1.0 KiB"):
-        trained(model, store, device=StandInBackend(), device_memory=budget, host_memory="1KiB")
+    with pytest.raises(ConfigError, match=r"Copies to and from the stand-in tier .* --host-memory is 64.0 KiB"):
+        trained(model, store, device=StandInBackend(), device_memory=budget, host_memory="64KiB")
+
+
+def test_too_little_host_memory_to_set_up_is_refused(store: GraphStore) -> None:
+    model = GCN(5, 8, num_layers=3, out_channels=3)
+    with pytest.raises(
+        BudgetError, match=r"Setting up takes [0-9.]+ KiB of host memory, and pinned has room for 1.0 KiB"
+    ):
+        trained(model, store, device=StandInBackend(), host_memory="1KiB", planner=GreedyPlanner(7))
+
+
+def test_without_budgets_parameters_and_others_have_room(store: GraphStore) -> None:
+    model = GCN(5, 8, num_layers=3, out_channels=3)
+    trainer = Trainer(model, store, torch.optim.Adam(model.parameters()), device=StandInBackend(free_bytes=2**20))
+    assert trainer.plan.budget_bytes == 2**20 - 4 * sum(parameter.nbytes for parameter in model.parameters())
+    capacity = trainer.plan.capacities["pinned"]
+    assert capacity is not None
+    assert 0.5 * free_memory_bytes() < capacity < 0.8 * free_memory_bytes()
+
+
+def test_memory_that_is_full_is_named(store: GraphStore) -> None:
+    def no_kernels() -> CpuKernels:
+        raise torch.OutOfMemoryError
+
+    model = GCN(5, 8, num_layers=3, out_channels=3)
+    with pytest.raises(DeviceError, match=r"stand-in has too little memory beside the plan's 1.0 MiB, for parameters"):
+        trained(model, store, device=StandInBackend(kernels=no_kernels), device_memory="1MiB")
+
+
+def test_pages_are_locked_once(store: GraphStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is room for blobs of all sizes; not in every epoch anew."""
+    taken: list[int] = []
+
+    def new_memory(tier: PinnedMemoryBackend, size_bytes: int) -> Array:
+        taken.append(size_bytes)
+        return pinned_pages(size_bytes)
+
+    monkeypatch.setattr(PinnedMemoryBackend, "new_memory", new_memory)
+    model = MODELS["gcn"]()
+    counts: list[int] = []
+    trainer = Trainer(
+        model,
+        store,
+        torch.optim.Adam(model.parameters()),
+        device=StandInBackend(),
+        device_memory=smallest(model, store, StandInBackend()),
+        host_memory="64MiB",
+        planner=GreedyPlanner(7),
+    )
+    trainer.fit(3, callbacks=[lambda trainer, record: counts.append(len(taken))])
+    assert len(set(taken)) > 1
+    assert counts[0] > 0
+    assert counts[1:] == [counts[0]] * 2
 
 
 def test_a_model_on_another_device_is_refused(store: GraphStore) -> None:

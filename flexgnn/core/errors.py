@@ -60,5 +60,9 @@ class DamagedBlobError(TierError):
     """What a storage tier holds under a key is not what was put there."""
 
 
+class DeviceError(FlexGNNError):
+    """A device that computes failed, or has too little memory beside the budget."""
+
+
 class TrainingError(FlexGNNError):
     """Training can't go on: the loss is no longer a finite number."""

@@ -10,8 +10,9 @@ import numpy as np
 from flexgnn.core.plan.decisions import Decisions
 from flexgnn.core.plan.packing import Effort, pack
 from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.setup_memory import setup_lists_bytes
 from flexgnn.core.plan.slots import SlotBuilder, SlotGroup, live_bytes
-from flexgnn.core.plan.workload import Source, Workload
+from flexgnn.core.plan.workload import Workload
 from flexgnn.core.tier import Array
 
 
@@ -26,7 +27,7 @@ class Arena:
     workspace_bytes: int
     """Beside it: activations and gradients of the tiles in work."""
     setup_bytes: int
-    """Needed once, before the first step: what the setup works in, and what it leaves in slots."""
+    """Needed once, before the first step: what the setup leaves in slots, and works in unless that is elsewhere."""
 
     @property
     def peak_bytes(self) -> int:
@@ -49,12 +50,13 @@ def lay_out(problem: PlanningProblem, workload: Workload, decisions: Decisions, 
     sizes, first, last = (column(groups, name) for name in ("size_bytes", "first_step", "last_step"))
     enough_bytes = problem.budget_bytes - workload.workspace_bytes
     offsets, size_bytes = pack(sizes, first, last, problem.alignment_bytes, enough_bytes, effort)
+    kept = int(live_bytes(groups, len(workload.steps))[0])
     return Arena(
         groups=tuple(groups),
         offsets=offsets,
         size_bytes=size_bytes,
         workspace_bytes=workload.workspace_bytes,
-        setup_bytes=_setup_bytes(workload, groups),
+        setup_bytes=kept if problem.separate else kept + setup_lists_bytes(workload, groups),
     )
 
 
@@ -62,20 +64,3 @@ def column(groups: Sequence[SlotGroup], name: str) -> Array:
     """One column of all slots."""
     values: Array = np.concatenate([getattr(group, name) for group in groups])
     return values
-
-
-def _setup_bytes(workload: Workload, groups: Sequence[SlotGroup]) -> int:
-    """Memory of the setup: slots that it fills, and what it lists halos and packs rows in."""
-    kept = int(live_bytes(groups, len(workload.steps))[0])
-    roles = {(group.role, group.field) for group in groups}
-    packed_inputs = [n for role, n in roles if role == "halo" and workload.fields[n].source is Source.STORE]
-    packing = max((3 * workload.blocks.rows_per_block * workload.fields[n].row_bytes for n in packed_inputs), default=0)
-    lists = 0
-    for direction, halos in workload.halos.items():
-        size = 8 * max(halos.edges)
-        if ("own", f"{direction}/packed") in roles:
-            sent = max(workload.fields[f"{direction}/sends"].rows)
-            listed = halos.num_hubs + int(halos.needed.sum())
-            size += 4 * workload.blocks.num_nodes + 4 * listed + 12 * sent + packing
-        lists = max(lists, size)
-    return kept + lists

@@ -7,7 +7,7 @@ with ``/pack`` behind it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -41,9 +41,24 @@ class StorageTier:
     rates: TierRates = ASSUMED_TIER_RATES
     alignment_bytes: int = 1
     """Buffers that begin at multiples of it save a copy."""
-    reuses: bool = False
-    """Whether what no later step of an epoch reads is removed at once, so that others can have its room. Of memory that
-    is worth it; files that are there already are written faster than new ones."""
+    in_host_memory: bool = False
+    """Then what no later step of an epoch reads is removed at once, so that others can have its room, while files that
+    are there already are written faster than new ones; and the setup needs some of it."""
+
+    def without(self, size_bytes: int) -> StorageTier:
+        """The tier with so much less room, which the setup works in.
+
+        Raises:
+            BudgetError: if it has not.
+        """
+        if self.capacity_bytes is None:
+            return self
+        if self.capacity_bytes < size_bytes:
+            raise BudgetError(
+                f"Setting up takes {format_size(size_bytes)} of host memory, and {self.name} has room for "
+                f"{format_size(self.capacity_bytes)}: give more --host-memory."
+            )
+        return replace(self, capacity_bytes=self.capacity_bytes - size_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +263,7 @@ class _Held:
 
     def __init__(self, tier: StorageTier, workload: Workload) -> None:
         self._tier, self._stretch = tier, -(-len(workload.steps) // _STRETCHES)
-        self.bytes_at = np.zeros(_STRETCHES if tier.reuses else 1, dtype=np.int64)
+        self.bytes_at = np.zeros(_STRETCHES if tier.in_host_memory else 1, dtype=np.int64)
 
     def has_room(self, part: StoredPart) -> bool:
         limit = self._tier.capacity_bytes
@@ -258,7 +273,7 @@ class _Held:
         self.bytes_at[self._span(part)] += part.size_bytes
 
     def _span(self, part: StoredPart) -> slice:
-        if not self._tier.reuses:
+        if not self._tier.in_host_memory:
             return slice(None)
         return slice(part.first_step // self._stretch, part.last_step // self._stretch + 1)
 

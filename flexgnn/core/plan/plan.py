@@ -129,7 +129,7 @@ class Plan:
         """By step: what is removed at its end from tiers whose room others can have."""
         found: dict[int, tuple[StoredPart, ...]] = {}
         for tier in self.storage_tiers:
-            for stored in self._parts_of_tiers.get(tier.name, ()) if tier.reuses else ():
+            for stored in self._parts_of_tiers.get(tier.name, ()) if tier.in_host_memory else ():
                 if stored.written:
                     found[stored.last_step] = (*found.get(stored.last_step, ()), stored)
         return found
@@ -265,7 +265,7 @@ def _check(workload: Workload, decisions: Decisions, tiers: set[str]) -> None:
 
 
 def _check_capacities(plan: Plan) -> None:
-    for tier in plan.storage_tiers:
+    for tier in plan.problem.tiers_for(plan.workload, plan.arena.groups):
         held = plan.stored_bytes.get(tier.name, 0)
         if tier.capacity_bytes is not None and held > tier.capacity_bytes:
             raise BudgetError(

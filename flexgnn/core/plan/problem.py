@@ -24,6 +24,7 @@ from flexgnn.core.plan.moments import differentiated_moments, moments_made, mome
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
 from flexgnn.core.plan.paper import PaperGraph
 from flexgnn.core.plan.placement import StorageTier, place, stored_parts
+from flexgnn.core.plan.setup_memory import setup_lists_bytes
 from flexgnn.core.plan.slots import SlotGroup
 from flexgnn.core.plan.stored_types import rounded_names
 from flexgnn.core.plan.topology import Direction, HaloCounts
@@ -80,6 +81,11 @@ class PlanningProblem:
         return chunk_rows * -(-min(self.least_tile_rows, self.store.info.num_nodes) // chunk_rows)
 
     @property
+    def separate(self) -> bool:
+        """Whether the compute tier is apart from host memory."""
+        return self.compute_tier != CPU_TIER
+
+    @property
     def alignment_bytes(self) -> int:
         """Of every slot in the compute tier."""
         return max(ALIGNMENT_BYTES, *(tier.alignment_bytes for tier in self.storage_tiers))
@@ -90,7 +96,18 @@ class PlanningProblem:
         Raises:
             BudgetError: if it does not fit.
         """
-        return place(workload, stored_parts(workload, groups), self.storage_tiers, self.wanted)
+        return place(workload, stored_parts(workload, groups), self.tiers_for(workload, groups), self.wanted)
+
+    def tiers_for(self, workload: Workload, groups: Sequence[SlotGroup]) -> tuple[StorageTier, ...]:
+        """The storage tiers: those in host memory with as much less room as the setup needs of that.
+
+        Raises:
+            BudgetError: if there is none left.
+        """
+        if not any(tier.in_host_memory for tier in self.storage_tiers):
+            return self.storage_tiers
+        lists_bytes = setup_lists_bytes(workload, groups)
+        return tuple(tier.without(lists_bytes) if tier.in_host_memory else tier for tier in self.storage_tiers)
 
     @cached_property
     def choices(self) -> list[Blocks]:
@@ -280,7 +297,7 @@ class PlanningProblem:
         beside += 4 * rows * sum(widths[name] for name in read if copied or name in self._rounded)
         if self._rounded:  # One of them at a time is on its way: read in slices, or scaled before it is written.
             beside += 4 * rows * max(widths[name] for name in (*segment.inputs, *segment.outputs))
-        if self.compute_tier != CPU_TIER:
+        if self.separate:
             beside += self._device_bytes(segment, kind, rows)
         return beside + measured_bytes(self._prepared(segment, kind, rows, self._loss_gradient))
 

@@ -18,6 +18,7 @@ from flexgnn.core.runtime.calibration import calibrate_tier
 from flexgnn.core.runtime.compute_calibration import measure_compute
 from flexgnn.core.runtime.device_calibration import measure_device
 from flexgnn.core.runtime.events import Listener, MeasurementStarted, ProfileNotSaved
+from flexgnn.core.runtime.residence import full_memory_named
 from flexgnn.core.runtime.storage import ConfiguredTier
 
 _QUICK_BLOCK_BYTES, _QUICK_BYTES = (2**20, 2**23), 2**26
@@ -43,7 +44,8 @@ class MachineAtHand:
         known = load_profile(backend.name).compute_rates(backend.threads(), processor)
         if known is None:
             self._listener(MeasurementStarted(subject=f"computation of {processor}"))
-            known = measure_device(backend)
+            with full_memory_named(backend, "to measure its speed"):
+                known = measure_device(backend)
             self._save(lambda profile: profile.with_compute(known, processor), backend.name)
         return known
 

@@ -38,15 +38,22 @@ class PlanMaker:
         planner: Planner,
         saved: SavedPlan | None,
         budget_bytes: int | None,
+        beside_bytes: int,
         wanted: Mapping[str, str],
         storage_dtype: str,
         verify: bool,
         listener: Listener,
     ) -> None:
-        """The settings of a trainer; ``saved``: what to follow in training, in place of ``planner``."""
+        """The settings of a trainer.
+
+        Args:
+            saved: what to follow in training, in place of ``planner``.
+            budget_bytes: of the compute tier; None: what is free.
+            beside_bytes: of what is free, left to parameters and the like in a compute tier apart from host memory.
+        """
         self.store, self.planner = store, planner
         self._backend, self._tiers = backend, tiers
-        self._saved, self._budget_bytes = saved, budget_bytes
+        self._saved, self._budget_bytes, self._beside_bytes = saved, budget_bytes, beside_bytes
         self._wanted, self._storage_dtype, self._verify = wanted, storage_dtype, verify
         self._listener = listener
         self._staged_bytes = 0
@@ -120,7 +127,7 @@ class PlanMaker:
         return PlanningProblem(
             program=program,
             store=self.store,
-            budget_bytes=self._budget_bytes or self._backend.free_bytes(),
+            budget_bytes=self._budget_bytes or self._free_bytes,
             compute_tier=self._backend.name,
             storage_tiers=tuple(
                 tier.for_planning(machine.profile, self._copy_speeds, staged_bytes=self._staged_bytes, cached=cached)
@@ -135,6 +142,10 @@ class PlanMaker:
             evaluation=program.evaluates_apart or not training,
             rates=Rates(compute=machine.compute_rates(self._backend), store=self._store_rates),
         )
+
+    @property
+    def _free_bytes(self) -> int:
+        return max(1, self._backend.free_bytes() - (self._beside_bytes if self._backend.separate else 0))
 
     @cached_property
     def _copy_speeds(self) -> CopySpeeds | None:

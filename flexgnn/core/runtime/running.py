@@ -7,16 +7,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
-
 from flexgnn.core.compute import ComputeBackend
-from flexgnn.core.errors import BudgetError, ConfigError, DamagedBlobError
+from flexgnn.core.errors import ConfigError, DamagedBlobError
 from flexgnn.core.graph.store import GraphStore
 from flexgnn.core.plan.plan import Plan
 from flexgnn.core.runtime.events import DamageFound, Listener, RunPlanned
 from flexgnn.core.runtime.executor import Executor
 from flexgnn.core.runtime.matmul_precision import products_with
-from flexgnn.core.runtime.residence import Residents
+from flexgnn.core.runtime.residence import Residents, full_memory_named
 from flexgnn.core.runtime.storage import ConfiguredTier, open_storage
 from flexgnn.core.sizes import format_size
 
@@ -63,11 +61,6 @@ class Runner:
                 with self._alone(), self._running(plan, loss_divisor, listener) as executor:
                     work(executor)
                     return
-            except torch.OutOfMemoryError as error:
-                raise BudgetError(
-                    f"{self._backend.name} has too little memory beside the plan's {format_size(plan.budget_bytes)}: "
-                    "lower --device-memory, so that parameters and libraries have room."
-                ) from error
             except DamagedBlobError as error:
                 if epoch() == damaged_in:
                     raise
@@ -107,9 +100,11 @@ class Runner:
                 projected_peak_bytes=plan.projected_peak_bytes,
             )
         )
+        beside = f"beside the plan's {format_size(plan.budget_bytes)}, for parameters and libraries"
         with (
+            full_memory_named(self._backend, beside),
             products_with(self._matmul_precision),
-            self._residents.on(self._backend.device, plan.workload.program),
+            self._residents.on(self._backend, plan.workload.program, training=plan.problem.training),
             open_storage(plan, self._tiers, listener, verify=self._verify) as storage,
             Executor(
                 plan,

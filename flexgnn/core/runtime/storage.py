@@ -23,6 +23,9 @@ from flexgnn.core.sizes import format_size
 from flexgnn.core.tier import Array, TierBackend, TierOptions
 from flexgnn.core.tier_spec import TierFactory, TierSpec
 
+_HOST_MEMORY_SHARE = 0.75
+"""Of what is free. The system can't swap locked memory out, and needs some to keep files in that are read."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConfiguredTier:
@@ -96,7 +99,7 @@ class ConfiguredTier:
             staged_bytes: what copies take of the capacity of a tier in host memory.
             cached: whether the system keeps in memory what is on it.
         """
-        limits = [self.spec.capacity_bytes, self._free_bytes()]
+        limits = [self.spec.capacity_bytes, self._allowed_bytes()]
         known = [limit for limit in limits if limit is not None]
         capacity = min(known, default=None)
         if self.host_memory is not None and capacity is not None:
@@ -105,13 +108,15 @@ class ConfiguredTier:
             name=self.spec.name,
             capacity_bytes=capacity,
             rates=self._rates(profile, speeds, cached=cached),
-            reuses=self.host_memory is not None,
+            in_host_memory=self.host_memory is not None,
             alignment_bytes=self.alignment_bytes,
         )
 
-    def _free_bytes(self) -> int | None:
+    def _allowed_bytes(self) -> int | None:
+        """What is free; of host memory some is left for others, unless the user says how much to take."""
         if self.host_memory is not None:
-            return self.host_memory.free_bytes()
+            share = 1 if self.spec.capacity_bytes is not None else _HOST_MEMORY_SHARE
+            return int(share * self.host_memory.free_bytes())
         return free_bytes(self.spec.location) if self.local else None
 
     def _rates(self, profile: MachineProfile, speeds: CopySpeeds | None, *, cached: bool) -> TierRates:
@@ -224,18 +229,21 @@ def open_storage(
         return
     with ExitStack() as stack:
         opened = {
-            name: stack.enter_context(_opened(tiers[name], size_bytes, listener))
+            name: stack.enter_context(_opened(tiers[name], size_bytes, plan.capacities[name], listener))
             for name, size_bytes in plan.stored_bytes.items()
         }
         yield Storage(opened, verify=verify)
 
 
 @contextmanager
-def _opened(tier: ConfiguredTier, size_bytes: int, listener: Listener) -> Iterator[TierBackend]:
-    """``tier`` with room for ``size_bytes``."""
+def _opened(
+    tier: ConfiguredTier, size_bytes: int, capacity_bytes: int | None, listener: Listener
+) -> Iterator[TierBackend]:
+    """``tier`` with room for ``size_bytes``, or in host memory for as much as it may keep for other blobs as well."""
     spec = tier.spec
     with tier.place_of_its_own(listener) as location, ExitStack() as stack:
-        options = TierOptions(location=location, capacity_bytes=size_bytes, settings=spec.settings)
+        allowed = size_bytes if tier.host_memory is None else capacity_bytes
+        options = TierOptions(location=location, capacity_bytes=allowed, settings=spec.settings)
         backend = tier.factory(options)
         stack.callback(backend.close)
         if not tier.local:

@@ -94,7 +94,7 @@ class Trainer:
             device: ``"cpu"``, ``"cuda"``, or a compute backend. The model stays on the CPU but for the time of a fit.
             device_memory: budget of the compute tier, as in ``"512MiB"``; None: what is free.
             host_memory: budget of pinned RAM, a tier above storage; only with devices that have memory of their own, as
-                with CUDA. None: what is free.
+                with CUDA. None: three quarters of what is free.
             ssd_backend: name of the storage tier's backend.
             ssd_path: an existing directory to make a scratch directory in; None: the system's temporary directory.
                 For a backend that is not on this machine: what it calls a place, such as a URL.
@@ -142,6 +142,7 @@ class Trainer:
             planner=plugins.planner(planner)() if isinstance(planner, str) else planner,
             saved=saved,
             budget_bytes=saved_budget if device_memory is None else parse_size(device_memory),
+            beside_bytes=residents.training_bytes,
             wanted=check_wanted(place or {}, list(configured)),
             storage_dtype=check_storage_dtype(storage_dtype),
             verify=verify,

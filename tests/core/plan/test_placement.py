@@ -14,6 +14,7 @@ from flexgnn.core.plan.cost import TierRates
 from flexgnn.core.plan.placement import StorageTier, check_wanted, pack_part, place, stored_parts, tensor_class
 from flexgnn.core.plan.plan import Plan, freeze
 from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.setup_memory import setup_lists_bytes
 from flexgnn.core.plan.sketch import Sketch
 from flexgnn.core.plan.ways import Way, spilling
 from flexgnn.core.program.lower import lower
@@ -179,13 +180,15 @@ def test_room_of_what_is_read_no_more_is_given_to_others(store: GraphStore) -> N
     steps = len(alone.workload.steps)
     at = [sum(p.size_bytes for p in parts if p.first_step <= step <= p.last_step) for step in range(steps)]
     assert max(at) < total
-    reusing = plan_over(store, StorageTier(name="a", reuses=True, capacity_bytes=max(at)))
+    enough = max(at) + setup_lists_bytes(alone.workload, alone.arena.groups)
+    reusing = plan_over(store, StorageTier(name="a", in_host_memory=True, capacity_bytes=enough))
     assert reusing.stored_bytes["a"] == max(at)
     removed = {(part.part, part.block, step) for step, found in reusing.forgotten.items() for part in found}
     assert removed == {(p.part, p.block, p.last_step) for p in parts if p.written}
     with pytest.raises(BudgetError, match="there is room for"):
-        plan_over(store, StorageTier(name="a", reuses=True, capacity_bytes=max(at) - 1))
-    tiers = StorageTier(name="a", reuses=True, capacity_bytes=max(at) // 2, rates=FAST), StorageTier(name="b")
+        plan_over(store, StorageTier(name="a", in_host_memory=True, capacity_bytes=enough - 1))
+    half = enough - max(at) // 2
+    tiers = StorageTier(name="a", in_host_memory=True, capacity_bytes=half, rates=FAST), StorageTier(name="b")
     both = plan_over(store, *tiers)
     assert 0 < both.stored_bytes["a"] <= max(at) // 2
     assert sum(both.stored_bytes.values()) < total
