@@ -1,6 +1,6 @@
 """The ``cuda`` compute tier: memory of an NVIDIA GPU, and how bytes get in and out of it.
 
-Everything is computed on the stream that is current. Copies are made on streams of the threads that move, one a thread,
+Everything is computed on the default stream. Copies are made on streams of the threads that move, one a thread,
 each of which waits for events: before a copy for what was launched until it was asked for, and after it for its end,
 upon which the thread that computes launches what needs it. Nothing waits for the whole device in an epoch.
 """
@@ -94,6 +94,7 @@ class CudaMemoryBackend(ComputeBackend):
 
     def finish(self) -> None:
         torch.cuda.synchronize()
+        self.__dict__.pop("_clock", None)  # times since then are float32: in hours they lose their microseconds
 
 
 class _CudaClock:

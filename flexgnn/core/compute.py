@@ -16,7 +16,6 @@ from flexgnn.core.program.row_kernels import RowKernels
 CPU_TIER = "ram"
 """The compute tier of the device that users call ``cpu``; others are called like their tiers."""
 
-
 DEVICE_TILE_ROWS = 2**15
 """Rows of a tile on a device that takes some microseconds to begin anything. Sums of width 64 then move 8 MiB."""
 

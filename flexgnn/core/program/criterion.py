@@ -43,7 +43,7 @@ def default_loss(task: str) -> TrainingLoss:
     if task == MULTI_CLASS:
         return TrainingLoss(total=_cross_entropy, divisor=len)
     elementwise = binary_cross_entropy_with_logits if task == MULTI_LABEL else mse_loss
-    return TrainingLoss(total=partial(_total_of, elementwise), divisor=Tensor.numel)
+    return TrainingLoss(total=partial(_summed, partial(elementwise, reduction="none"), 0), divisor=Tensor.numel)
 
 
 def user_loss(loss: RowLosses, outputs: int, labels: Tensor) -> TrainingLoss:
@@ -75,7 +75,9 @@ def user_loss(loss: RowLosses, outputs: int, labels: Tensor) -> TrainingLoss:
     rows = _unreduced(loss)
     losses = _tried(rows, logits, labels)
     _check_rows(rows, logits, labels, losses)
-    found = TrainingLoss(total=partial(_summed, rows), divisor=_divisor(loss, reduction, losses[0].numel()))
+    found = TrainingLoss(
+        total=partial(_summed, rows, labels.flatten()[0].item()), divisor=_divisor(loss, reduction, losses[0].numel())
+    )
     if reduction != "none":
         ours = losses.sum() / (1 if found.divisor is None else found.divisor(labels))
         _check_equal(ours, _tried(loss, logits, labels), f"reduction {reduction!r} is not that of torch's losses")
@@ -87,14 +89,26 @@ def _cross_entropy(logits: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
     return cross_entropy(logits, targets, ignore_index=_IGNORED, reduction="sum")
 
 
-def _total_of(loss: Callable[..., Tensor], logits: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
-    return loss(logits[chosen], labels[chosen], reduction="sum")
-
-
-def _summed(rows: RowLosses, logits: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
+def _summed(rows: RowLosses, accepted: float, logits: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
+    """The sum of ``rows`` over the chosen ones; ``accepted``: a label that it accepts."""
+    if logits.device.type != "cpu":
+        return sum_without_choosing(rows, accepted, logits, labels, chosen)
     if not chosen.any():  # What a function makes of no rows may be undefined.
         return logits[:0].sum()
     return rows(logits[chosen], labels[chosen]).sum()
+
+
+def sum_without_choosing(rows: RowLosses, accepted: float, logits: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
+    """The same, for a device, which would have to be waited for to know how many rows there are to choose.
+
+    Rows that are not chosen have zeros for logits and ``accepted`` for labels, and no part in the sum or the gradient,
+    whatever comes of them.
+    """
+
+    def among(values: Tensor, otherwise: float) -> Tensor:
+        return torch.where(chosen.view(-1, *[1] * (values.ndim - 1)), values, otherwise)
+
+    return among(rows(among(logits, 0.0), among(labels, accepted)), 0.0).sum()
 
 
 def _setting(loss: Any, name: str, otherwise: Any) -> Any:

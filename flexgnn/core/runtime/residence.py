@@ -21,11 +21,10 @@ from flexgnn.core.program.program import Program
 class Residents:
     """All that a run needs beside the fields of its plan."""
 
-    modules: Sequence[torch.nn.Module]
-    """The model, and others with parameters or buffers."""
+    model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     tensors: Sequence[Tensor] = ()
-    """Others, such as class weights that a function was given."""
+    """Of the loss, such as class weights."""
 
     def check(self) -> None:
         """Refuse what is not on the CPU.
@@ -94,11 +93,8 @@ class Residents:
             value.data = data
 
     def _tensors(self) -> Iterable[tuple[Tensor, bool]]:
-        """Of all modules, and others; none of them stays on the CPU."""
-        for module in self.modules:
-            for tensor in (*module.parameters(), *module.buffers()):
-                yield tensor, False
-        for tensor in self.tensors:
+        """Of model and loss; none of them stays on the CPU."""
+        for tensor in (*self.model.parameters(), *self.model.buffers(), *self.tensors):
             yield tensor, False
 
     def _state(self) -> Iterable[tuple[Tensor, bool]]:

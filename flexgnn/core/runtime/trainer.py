@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -24,6 +24,7 @@ from flexgnn.core.plugins import Plugins, load_plugins
 from flexgnn.core.program.convolution import Convolution
 from flexgnn.core.program.criterion import RowLosses, TrainingLoss, default_loss, user_loss
 from flexgnn.core.program.edge_inputs import EdgeInputs
+from flexgnn.core.program.held_tensors import held_tensors
 from flexgnn.core.program.links import LINK_LOSS, LinkPrediction
 from flexgnn.core.program.lower import lower
 from flexgnn.core.program.module_outputs import lower_output
@@ -131,7 +132,7 @@ class Trainer:
         saved = None if plan is None else SavedPlan.load(plan)
         saved_budget = None if saved is None else saved.budget_bytes
         self.listeners = list(listeners)
-        residents = Residents(modules=[model, *_modules_of(loss)], optimizer=self.optimizer, tensors=_tensors_of(loss))
+        residents = Residents(model=model, optimizer=self.optimizer, tensors=_tensors_of(loss))
         residents.check()
         precision = check_matmul_precision(matmul_precision, backend.device)
         self._runner = Runner(store, backend, configured, residents, matmul_precision=precision, verify=verify)
@@ -361,16 +362,8 @@ def _compute_backend(device: str, plugins: Plugins) -> ComputeBackend:
     return plugins.compute_backend(name)()
 
 
-def _modules_of(loss: object) -> list[torch.nn.Module]:
-    """What of a loss has parameters or buffers."""
-    part = loss.decoder if isinstance(loss, LinkPrediction) else loss
-    return [part] if isinstance(part, torch.nn.Module) else []
-
-
 def _tensors_of(loss: object) -> list[Tensor]:
-    """Arguments that a function was given beforehand."""
-    given = (*loss.args, *loss.keywords.values()) if isinstance(loss, partial) else ()
-    return [argument for argument in given if isinstance(argument, Tensor)]
+    return held_tensors(loss.decoder if isinstance(loss, LinkPrediction) else loss)
 
 
 def _checked_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

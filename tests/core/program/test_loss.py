@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from flexgnn.core.graph.layout import MULTI_CLASS, MULTI_LABEL
-from flexgnn.core.program.criterion import default_loss
+from flexgnn.core.program.criterion import default_loss, sum_without_choosing
 from flexgnn.core.program.loss import TEST, TRAIN, VALIDATION, count_correct, tile_loss
 
 
@@ -40,6 +40,25 @@ def test_a_tile_without_training_nodes_adds_nothing() -> None:
     )
     assert tile.loss == 0
     assert not tile.gradient.any()
+
+
+@pytest.mark.parametrize("columns", [None, 3])
+def test_on_a_device_all_rows_are_computed_and_the_chosen_ones_summed(columns: int | None) -> None:
+    logits = torch.randn(7, 3, requires_grad=True)
+    labels = torch.arange(7) % 3 if columns is None else torch.randn(7, columns)
+    chosen = torch.tensor([1, 1, 0, 1, 0, 0, 1]).bool()
+    labels[2], labels[4] = (99, -5) if columns is None else (torch.inf, torch.nan)
+
+    def rows(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if columns is None:
+            return cross_entropy(logits, labels, reduction="none")
+        return (logits / labels).log1p()  # not a number, where both are zero
+
+    expected = rows(logits[chosen], labels[chosen]).sum()
+    found = sum_without_choosing(rows, 0, logits, labels, chosen)
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    torch.testing.assert_close(*(torch.autograd.grad(s, logits)[0] for s in (found, expected)), equal_nan=True)
+    assert sum_without_choosing(rows, 0, logits, labels, torch.zeros(7, dtype=torch.bool)) == 0
 
 
 def test_right_decisions_are_counted_by_split() -> None:

@@ -28,7 +28,7 @@ class Trained:
         self.model = GCN(5, 8, num_layers=2, out_channels=3, norm="batch_norm")
         self.optimizer = torch.optim.Adam(self.model.parameters())
         self.step()
-        self.residents = Residents(modules=[self.model], optimizer=self.optimizer)
+        self.residents = Residents(model=self.model, optimizer=self.optimizer)
         store = store_of(small_graph(), tmp_path / "graph")
         self.program: Program = Trainer(self.model, store, self.optimizer).plan.workload.program
 
