@@ -1,5 +1,7 @@
 """Draws an epoch: what computes and what moves at each moment, from a run's events.
 
+A line for the computation, coloured by phase, and one for each channel.
+
     pip install -e '.[benchmark]'
     python benchmarks/timeline.py --nodes 500000 --edges 10000000 --share 8 --output docs/benchmarks/timeline.svg
     python benchmarks/timeline.py --device cuda --host-memory 2GiB --output docs/benchmarks/timeline-cuda.svg
