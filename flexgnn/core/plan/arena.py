@@ -34,11 +34,12 @@ class Arena:
         """The most memory that is in use at any moment."""
         return max(self.size_bytes + self.workspace_bytes, self.setup_bytes)
 
-    def beyond(self, budget_bytes: int) -> list[Array]:
-        """int64: of each group, the slots that end where ``budget_bytes`` would not reach."""
-        ends = self.offsets + column(self.groups, "size_bytes") + self.workspace_bytes
+    def beyond(self, budget_bytes: int) -> tuple[list[Array], list[Array]]:
+        """int64: of each group, the slots that end where ``budget_bytes`` would not reach, and by how much."""
+        over = self.offsets + column(self.groups, "size_bytes") + self.workspace_bytes - budget_bytes
         bounds = np.cumsum([len(group) for group in self.groups])[:-1]
-        return [np.flatnonzero(of_group > budget_bytes) for of_group in np.split(ends, bounds)]
+        slots = [np.flatnonzero(of_group > 0) for of_group in np.split(over, bounds)]
+        return slots, [of_group[found] for of_group, found in zip(np.split(over, bounds), slots, strict=True)]
 
 
 def lay_out(problem: PlanningProblem, workload: Workload, decisions: Decisions, effort: Effort = "full") -> Arena:

@@ -25,8 +25,6 @@ _WORK: dict[Effort, int] = {"quick": 4 * 10**7, "full": 4 * 10**8}
 """Limit of rounds times the square of the number of slots: at most about 0.1 and 1 second."""
 _STRIDE = 32
 """Steps from one list of the slots that are there to the next."""
-_FEW = 64
-"""So many slots are looked at again and again faster than they are sorted."""
 _TOP = 0.98
 """Slots that end above this part of the buffer come first in the next round, if it is not enough by then."""
 
@@ -86,24 +84,23 @@ def _orders(sizes: Array, first: Array, last: Array) -> list[Array]:
     ]
 
 
-def _index(first: Array, last: Array) -> tuple[int, Array, Array, Array, Array]:
+def _index(first: Array, last: Array) -> tuple[int, Array, Array, Array]:
     """What finds the slots that are there at some steps.
 
     Returns:
         The first step of all; slots by first step; the number of those that begin before each step, from the first on;
-        the slots that are there at every ``_STRIDE``-th step since the one before, together, and where each list of
-        them begins.
+        and where a list of the slots that are there at every ``_STRIDE``-th step since the one before begins, if all
+        lists are in one row.
     """
     base = int(first.min())
     steps = int(last.max()) - base + 1
     begun = np.cumsum(np.bincount(first - base + 1, minlength=steps + 1))
     earliest = (first - base) // _STRIDE + 1
     listings = np.maximum((last - base) // _STRIDE + 1 - earliest, 0)
-    slots = np.repeat(np.arange(len(first)), listings)
     before = np.cumsum(listings) - listings
-    marks = np.arange(len(slots)) + np.repeat(earliest - before, listings)
+    marks = np.arange(int(listings.sum())) + np.repeat(earliest - before, listings)
     bounds = np.cumsum(np.bincount(marks + 1, minlength=(steps - 1) // _STRIDE + 2))
-    return base, np.argsort(first, kind="stable"), begun, slots[np.argsort(marks, kind="stable")], bounds
+    return base, np.argsort(first, kind="stable"), begun, bounds
 
 
 @compiled()
@@ -115,33 +112,44 @@ def _place(
     base: int,
     by_first: Array,
     begun: Array,
-    there: Array,
     bounds: Array,
     offsets: Array,
 ) -> int:
     """Place slots in ``order``, each at the lowest offset that is free; returns the end of the last."""
     size_bytes = 0
-    begins, ends, few = np.empty_like(sizes), np.empty_like(sizes), np.arange(_FEW)
+    # Of what is placed, by step and then by offset: places that are taken at every _STRIDE-th step.
+    listed = np.zeros(len(bounds), dtype=np.int64)
+    begins, ends, lasts = np.empty(bounds[-1], np.int64), np.empty(bounds[-1], np.int64), np.empty(bounds[-1], np.int64)
+    later = np.empty_like(sizes)
     offsets[:] = -1
     for index in order:
-        mark = (first[index] - base) // _STRIDE
-        count = 0
-        for listed, start, stop in (
-            (there, bounds[mark], bounds[mark + 1]),
-            (by_first, begun[mark * _STRIDE], begun[last[index] - base + 1]),
-        ):
-            for other in listed[start:stop]:
-                if offsets[other] >= 0 and last[other] >= first[index]:
-                    begins[count], ends[count] = offsets[other], offsets[other] + sizes[other]
-                    count += 1
-        # Each place that is taken rules out all offsets up to its end. Of many, in their order, one look is enough.
-        ascending = np.argsort(begins[:count]) if count > _FEW else few[:count]
-        offset, moved = 0, True
-        while moved:
-            moved = False
-            for k in ascending:
-                if begins[k] < offset + sizes[index] and ends[k] > offset:
-                    offset, moved = ends[k], count <= _FEW
+        mark, count = (first[index] - base) // _STRIDE, 0
+        for other in by_first[begun[mark * _STRIDE] : begun[last[index] - base + 1]]:
+            if offsets[other] >= 0 and last[other] >= first[index]:
+                later[count] = other
+                count += 1
+        ascending = later[:count][np.argsort(offsets[later[:count]])] if count > 1 else later[:count]
+        offset, i, j = 0, bounds[mark], 0
+        stop = i + listed[mark]
+        while i < stop or j < count:
+            if j == count or (i < stop and begins[i] <= offsets[ascending[j]]):
+                begin, end, there = begins[i], ends[i], lasts[i] >= first[index]
+                i += 1
+            else:
+                begin, there = offsets[ascending[j]], True
+                end = begin + sizes[ascending[j]]
+                j += 1
+            if begin >= offset + sizes[index]:
+                break
+            if there and end > offset:
+                offset = end
         offsets[index] = offset
         size_bytes = max(size_bytes, offset + sizes[index])
+        for other_mark in range(mark + 1, (last[index] - base) // _STRIDE + 1):
+            k = bounds[other_mark] + listed[other_mark]
+            listed[other_mark] += 1
+            while k > bounds[other_mark] and begins[k - 1] > offset:
+                begins[k], ends[k], lasts[k] = begins[k - 1], ends[k - 1], lasts[k - 1]
+                k -= 1
+            begins[k], ends[k], lasts[k] = offset, offset + sizes[index], last[index]
     return size_bytes

@@ -12,13 +12,14 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 
 from flexgnn.core.errors import BudgetError
-from flexgnn.core.plan.arena import Arena, lay_out
+from flexgnn.core.plan.arena import lay_out
 from flexgnn.core.plan.blocks import Blocks
 from flexgnn.core.plan.cost import compute_seconds
 from flexgnn.core.plan.decisions import Access, Decisions, Recomputed
 from flexgnn.core.plan.packing import Effort
 from flexgnn.core.plan.plan import freeze
 from flexgnn.core.plan.problem import PlanningProblem
+from flexgnn.core.plan.relieving import relieved
 from flexgnn.core.plan.sketch import Sketch
 from flexgnn.core.plan.ways import Way, all_ways, few_ways, least_bytes, spilling, workload_of
 from flexgnn.core.plan.workload import Workload
@@ -99,39 +100,6 @@ def packed(sketch: Sketch, kept: Array, *, effort: Effort = "quick") -> Iterator
         kept = relieved(sketch, kept, arena, spare=2 ** max(attempt - small_steps, 0))
 
 
-def relieved(sketch: Sketch, kept: Array, arena: Arena, spare: int = 1) -> Array:
-    """Bool [G]: ``kept`` without the gaps whose slots did not fit in ``arena``.
-
-    If there are none, without those that save least of what is there at the same time: enough for ``spare`` times what
-    was missing.
-    """
-    beyond, beside = _crowding(sketch, arena)
-    if (kept & beyond).any():
-        return kept & ~beyond
-    missing = spare * (arena.peak_bytes - sketch.problem.budget_bytes)
-    candidates = np.flatnonzero(kept & beside if (kept & beside).any() else kept)
-    cheapest = candidates[np.argsort(sketch.gaps.densities[candidates], kind="stable")]
-    enough = np.searchsorted(np.cumsum(sketch.gaps.sizes[cheapest]), missing) + 1
-    relieved = kept.copy()
-    relieved[cheapest[:enough]] = False
-    return relieved
-
-
-def _crowding(sketch: Sketch, arena: Arena) -> tuple[Array, Array]:
-    """Bool [G]: the gaps in slots that did not fit in ``arena``, if filled, and those at the same time as any slot."""
-    gaps = sketch.gaps
-    field, block, step = gaps.keys.T
-    owner, first, stop = gaps.spans.T
-    beyond, beside = np.zeros(len(gaps), dtype=np.bool_), np.zeros(len(gaps), dtype=np.bool_)
-    for group, slots in zip(arena.groups, arena.beyond(sketch.problem.budget_bytes), strict=True):
-        number = gaps.fields.index(group.field) if group.role == "own" and group.field in gaps.fields else -1
-        for slot in slots.tolist():
-            begin, end = int(group.first_step[slot]), int(group.last_step[slot])
-            beside[owner[(first <= end) & (stop > begin)]] = True
-            beyond |= (field == number) & (block == group.block[slot]) & (begin <= step) & (step <= end)
-    return beyond, beside
-
-
 def best_first(
     sketches: Iterable[Sketch], stages: Callable[[Sketch], Iterator[Stage[Found]]], tolerance: float = 0.0
 ) -> tuple[float, Found] | None:
@@ -164,7 +132,7 @@ class _Known:
     def __init__(self, problem: PlanningProblem, far: float = _FAR) -> None:
         """``far``: times the best that a way may take to be looked at in finer groupings."""
         self._rates, self._far = problem.rates.compute, far
-        self._slow: set[Way] = set()
+        self._slow: set[tuple[Way, Recomputed]] = set()
         self.best = np.inf
         """The least of the seconds that the greedy planner would need."""
 
@@ -172,15 +140,15 @@ class _Known:
         """Whether it could be the fastest, if nothing moved."""
         return sum(compute_seconds(self._rates, workload, phase) for phase in workload.phases) < self.best
 
-    def slow(self, way: Way) -> bool:
-        """Whether it was far from the fastest in a coarser grouping, or now."""
-        return way in self._slow
+    def slow(self, way: Way, recomputed: Recomputed) -> bool:
+        """Whether both together were far from the fastest in a coarser grouping, or now."""
+        return (way, recomputed) in self._slow
 
     def note(self, sketch: Sketch, way: Way | None = None) -> None:
         """Learn from ``sketch``, the first over its grouping in that ``way``."""
         self.best = min(self.best, sketch.greedy_seconds)
         if way is not None and sketch.greedy_seconds > self._far * self.best:
-            self._slow.add(way)
+            self._slow.add((way, sketch.decisions.recomputed))
 
 
 SketchesOf: TypeAlias = Callable[[Blocks, _Known], Iterator[Sketch]]
@@ -272,7 +240,7 @@ def _bases(
     """The sketches over one grouping in which no field is whole that need not be; the first lookahead that fits."""
     for recomputed in recomputing:
         for way in ways:
-            if known.slow(way):
+            if known.slow(way, recomputed):
                 continue
             workload = workload_of(problem, blocks, recomputed, way)
             if least_bytes(workload, way) > problem.budget_bytes or not known.worth(workload):

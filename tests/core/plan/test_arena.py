@@ -10,7 +10,8 @@ import pytest
 from flexgnn.core.plan.arena import column, lay_out
 from flexgnn.core.plan.plan import freeze
 from flexgnn.core.plan.problem import PlanningProblem
-from flexgnn.core.plan.search import all_sketches, packed, relieved
+from flexgnn.core.plan.relieving import relieved
+from flexgnn.core.plan.search import all_sketches, packed
 from flexgnn.core.plan.sketch import Sketch
 from flexgnn.core.plan.ways import Way, all_ways, least_bytes, spilling, workload_of
 from tests.core.plan.problems import tight_problem
