@@ -192,7 +192,7 @@ def few_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterato
 
     def of(blocks: Blocks, known: _Known) -> Iterator[Sketch]:
         for ways in few_ways(problem, blocks):
-            for way, base in islice(_bases(problem, blocks, ways, recomputing[:1], known), 1):
+            for way, base in islice(_bases(problem, blocks, ways, recomputing, known), 1):
                 seen.append((base.greedy_seconds, len(seen), way, base))
                 yield base
 
@@ -200,8 +200,9 @@ def few_sketches(problem: PlanningProblem, choices: Sequence[Blocks]) -> Iterato
     for _, _, way, best in sorted(seen, key=lambda found: found[:2])[:_PROMOTED]:
         blocks, known = best.workload.blocks, _Known(problem)
         alike = [other for other in all_ways(problem, blocks) if other.access == way.access and other != way]
-        again = _bases(problem, blocks, [way], recomputing[1:], known)
-        others = _bases(problem, blocks, alike, recomputing[:1], known)
+        same, different = [best.decisions.recomputed], [r for r in recomputing if r != best.decisions.recomputed]
+        again = _bases(problem, blocks, [way], different, known)
+        others = _bases(problem, blocks, alike, same, known)
         bases = [best, *(base for _, base in (*again, *others))]
         yield from bases[1:]
         yield from _promoted(min(bases, key=_greedy_seconds))
