@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -60,6 +61,8 @@ class CopySpeeds:
         )
 
 
+Number = TypeVar("Number", float, Array)
+
 ATTENTION_SECONDS = 1e-8
 """Of one thread, for an edge and head of attention, beside the sum: a stated figure, not a measured one."""
 TRANSFER_SECONDS = 6e-5
@@ -78,13 +81,13 @@ class Rates:
 ASSUMED_TIER_RATES = TierRates()
 
 
-def read_seconds(rates: TierRates, size_bytes: int, calls: int = 1) -> float:
-    """To read ``size_bytes`` in ``calls`` reads."""
+def read_seconds(rates: TierRates, size_bytes: Number, calls: Number | int = 1) -> Number:
+    """To read ``size_bytes`` in ``calls`` reads, or several pairs of these."""
     return calls * rates.call_seconds + size_bytes / rates.read_bytes_per_second
 
 
-def write_seconds(rates: TierRates, size_bytes: int, calls: int = 1) -> float:
-    """To write ``size_bytes`` as ``calls`` blobs."""
+def write_seconds(rates: TierRates, size_bytes: Number, calls: Number | int = 1) -> Number:
+    """To write ``size_bytes`` as ``calls`` blobs, or several pairs of these."""
     return calls * rates.call_seconds + size_bytes / rates.write_bytes_per_second
 
 

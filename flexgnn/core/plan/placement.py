@@ -1,4 +1,4 @@
-"""Which storage tier holds what: the parts that a run leaves on storage, and a placement of them by cost.
+"""What a run leaves on storage, and the tiers that may hold it.
 
 A *part* is a field's rows at a block, or the packs of a field that a block writes; its name is the field's, or that
 with ``/pack`` behind it.
@@ -6,14 +6,14 @@ with ``/pack`` behind it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from flexgnn.core.errors import BudgetError, ConfigError
-from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, TierRates, read_seconds, write_seconds
+from flexgnn.core.plan.cost import ASSUMED_TIER_RATES, TierRates
 from flexgnn.core.plan.slots import SlotGroup
 from flexgnn.core.plan.workload import Source, Workload
 from flexgnn.core.sizes import format_size
@@ -27,8 +27,6 @@ Placement = Mapping[str, Sequence[str]]
 """By part: the tier of each block. What is missing is on the first tier."""
 
 _PACK = "/pack"
-_STRETCHES = 512
-"""Of an epoch, that a tier's room is counted in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +74,6 @@ class StoredPart:
     """That writes it, of the epoch's steps; the first, if the setup writes it."""
     last_step: int
     """That reads it; the last of all, if the setup writes it."""
-
-    def seconds(self, rates: TierRates) -> float:
-        """An epoch's time for it on a tier of ``rates``."""
-        write = write_seconds(rates, self.size_bytes) if self.written else 0.0
-        return write + read_seconds(rates, self.read_bytes, self.reads)
 
 
 def check_wanted(wanted: Mapping[str, str], tiers: Sequence[str]) -> dict[str, str]:
@@ -205,84 +198,3 @@ def _packs(workload: Workload, groups: Sequence[SlotGroup]) -> Iterator[StoredPa
                 first_step=int(steps[block]),
                 last_step=last_step,
             )
-
-
-def place(
-    workload: Workload, parts: list[StoredPart], tiers: Sequence[StorageTier], wanted: Mapping[str, str]
-) -> dict[str, tuple[str, ...]]:
-    """A tier for every part: first those that are wanted on one, then the busiest, where they end soonest.
-
-    Args:
-        workload: what ``parts`` are of.
-        parts: from :func:`stored_parts`.
-        tiers: to choose from.
-        wanted: by :data:`TensorClass`, the one tier that may hold it.
-
-    Raises:
-        BudgetError: if a part fits no tier that may hold it.
-    """
-    if len(tiers) == 1:
-        limit = tiers[0].capacity_bytes
-        if limit is not None and held_bytes(parts, tiers[0], workload) > limit:
-            raise BudgetError(_does_not_fit(parts, list(tiers), ""))
-        return {}
-    busy = {tier.name: 0.0 for tier in tiers}
-    held = {tier.name: _Held(tier, workload) for tier in tiers}
-    chosen: dict[str, list[str]] = {}
-    classes = {part.part: tensor_class(workload, part.part) for part in parts}
-
-    def turn(part: StoredPart) -> tuple[bool, float, str, int]:
-        return classes[part.part] not in wanted, -part.seconds(tiers[0].rates), part.part, part.block
-
-    for part in sorted(parts, key=turn):
-        only = wanted.get(classes[part.part])
-        allowed = [tier for tier in tiers if only in (None, tier.name)]
-        fitting = [tier for tier in allowed if held[tier.name].has_room(part)]
-        if not fitting:
-            kind = classes[part.part]
-            same = parts if only is None else [other for other in parts if classes[other.part] == kind]
-            raise BudgetError(_does_not_fit(same, allowed, "" if only is None else f" of {kind}"))
-        best = min(fitting, key=lambda tier: busy[tier.name] + part.seconds(tier.rates))
-        busy[best.name] += part.seconds(best.rates)
-        held[best.name].add(part)
-        row = chosen.setdefault(part.part, [tiers[0].name] * workload.blocks.count)
-        row[part.block] = best.name
-    return {part: tuple(row) for part, row in sorted(chosen.items())}
-
-
-def held_bytes(parts: Iterable[StoredPart], tier: StorageTier, workload: Workload) -> int:
-    """The most that ``tier`` holds at any step, if it has ``parts``."""
-    held = _Held(tier, workload)
-    for part in parts:
-        held.add(part)
-    return int(held.bytes_at.max())
-
-
-class _Held:
-    """What a tier holds at each step; of long epochs, at most in each stretch of as many steps."""
-
-    def __init__(self, tier: StorageTier, workload: Workload) -> None:
-        self._tier, self._stretch = tier, -(-len(workload.steps) // _STRETCHES)
-        self.bytes_at = np.zeros(_STRETCHES if tier.in_host_memory else 1, dtype=np.int64)
-
-    def has_room(self, part: StoredPart) -> bool:
-        limit = self._tier.capacity_bytes
-        return limit is None or int(self.bytes_at[self._span(part)].max()) + part.size_bytes <= limit
-
-    def add(self, part: StoredPart) -> None:
-        self.bytes_at[self._span(part)] += part.size_bytes
-
-    def _span(self, part: StoredPart) -> slice:
-        if not self._tier.in_host_memory:
-            return slice(None)
-        return slice(part.first_step // self._stretch, part.last_step // self._stretch + 1)
-
-
-def _does_not_fit(parts: list[StoredPart], tiers: list[StorageTier], of_what: str) -> str:
-    needed = sum(part.size_bytes for part in parts)
-    capacities = ", ".join(f"{format_size(t.capacity_bytes or 0)} on {t.name}" for t in tiers)
-    return (
-        f"The plan spills {format_size(needed)}{of_what}, and there is room for {capacities}: "
-        "give more --device-memory, or name a larger disk with --ssd-path or --tier"
-        f"{', or place them elsewhere' if of_what else ''}."
-    )

@@ -14,7 +14,8 @@ from flexgnn.core.errors import BudgetError, PlanError
 from flexgnn.core.plan.arena import Arena, lay_out
 from flexgnn.core.plan.cost import PhaseSeconds
 from flexgnn.core.plan.decisions import BY_HALOS, WHOLE_FOR_A_PHASE, Decisions
-from flexgnn.core.plan.placement import StorageTier, StoredPart, held_bytes, stored_parts
+from flexgnn.core.plan.placement import StorageTier, StoredPart, stored_parts
+from flexgnn.core.plan.placing import held_bytes
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.simulation import Timeline, simulate
 from flexgnn.core.plan.slices import SLICE_CHOICES

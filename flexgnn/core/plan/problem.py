@@ -23,7 +23,8 @@ from flexgnn.core.plan.machines import laptop_rates
 from flexgnn.core.plan.moments import differentiated_moments, moments_made, moments_work
 from flexgnn.core.plan.packing import ALIGNMENT_BYTES
 from flexgnn.core.plan.paper import PaperGraph
-from flexgnn.core.plan.placement import StorageTier, place, stored_parts
+from flexgnn.core.plan.placement import StorageTier, stored_parts
+from flexgnn.core.plan.placing import place
 from flexgnn.core.plan.setup_memory import setup_lists_bytes
 from flexgnn.core.plan.slots import SlotGroup
 from flexgnn.core.plan.stored_types import rounded_names

@@ -32,7 +32,8 @@ def test_slots_beyond_a_budget_are_those_that_end_there(problem: PlanningProblem
         arena = lay_out(problem, sketch.workload, sketch.decided(~sketch.nothing))
         ends = arena.offsets + column(arena.groups, "size_bytes") + arena.workspace_bytes
         for budget_bytes in (0, int(np.median(ends)), arena.size_bytes + arena.workspace_bytes):
-            beyond = arena.beyond(budget_bytes)
+            beyond, over = arena.beyond(budget_bytes)
+            assert np.concatenate(over).tolist() == (ends - budget_bytes)[ends > budget_bytes].tolist()
             assert sum(map(len, beyond)) == (ends > budget_bytes).sum()
             first_of_group = np.cumsum([0, *map(len, arena.groups)])
             for start, slots in zip(first_of_group, beyond, strict=False):

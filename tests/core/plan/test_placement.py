@@ -11,7 +11,8 @@ from torch_geometric.nn import GCN
 from flexgnn import GraphStore
 from flexgnn.core.errors import BudgetError, ConfigError, PlanError
 from flexgnn.core.plan.cost import TierRates
-from flexgnn.core.plan.placement import StorageTier, check_wanted, pack_part, place, stored_parts, tensor_class
+from flexgnn.core.plan.placement import StorageTier, check_wanted, pack_part, stored_parts, tensor_class
+from flexgnn.core.plan.placing import place
 from flexgnn.core.plan.plan import Plan, freeze
 from flexgnn.core.plan.problem import PlanningProblem
 from flexgnn.core.plan.setup_memory import setup_lists_bytes
