@@ -13,17 +13,18 @@ from flexgnn.core.plan.sketch import Sketch
 from flexgnn.core.tier import Array
 
 
-def relieved(sketch: Sketch, kept: Array, arena: Arena, spare: int = 1) -> Array:
+def relieved(sketch: Sketch, kept: Array, arena: Arena, share: float = 1.0) -> Array:
     """Bool [G]: ``kept`` without some of the gaps that are in the way, at least one; the faster of two choices.
 
     One opens the gaps whose slots stick out of the budget. These were placed last, since they are small, and may be
     worth most for their size. The other opens those that are worth least, of all that are there when something sticks
-    out, until ``spare`` times as many bytes are free then as stick out.
+    out, until ``share`` of the bytes that stick out are free then.
     """
     beyond, sticking_out = _crowding(sketch, arena)
-    choices = [kept & ~beyond, thinned(sketch, kept, spare * sticking_out)]
+    missing = np.ceil(share * sticking_out).astype(np.int64)
+    choices = [kept & ~beyond, thinned(sketch, kept, missing)]
     fewer = [choice for choice in choices if choice.sum() < kept.sum()]
-    return min(fewer, key=sketch.seconds) if fewer else _without_cheapest(sketch, kept, spare * int(sticking_out.max()))
+    return min(fewer, key=sketch.seconds) if fewer else _without_cheapest(sketch, kept, int(missing.max()))
 
 
 def thinned(sketch: Sketch, kept: Array, missing: Array) -> Array:

@@ -36,6 +36,8 @@ _ATTEMPTS = 16
 _SMALL_STEPS, _PACKED_SLOTS = 8, 5 * 10**7
 """Attempts that give up no more than what was missing in the one before; fewer where the square of the number of slots
 times the attempts would be more than this."""
+_FIRST_SHARE = 0.5
+"""Of what sticks out, given up in the first attempts: with less in the way, less may stick out than that."""
 _PROMOTED = 2
 _PATIENCE = 2
 _FAR = 1.5
@@ -97,7 +99,7 @@ def packed(sketch: Sketch, kept: Array, *, effort: Effort = "quick") -> Iterator
             return
         # Where packing takes long, there is no time for many small steps.
         small_steps = min(_SMALL_STEPS, _PACKED_SLOTS // len(arena.offsets) ** 2)
-        kept = relieved(sketch, kept, arena, spare=2 ** max(attempt - small_steps, 0))
+        kept = relieved(sketch, kept, arena, share=_FIRST_SHARE * 2 ** max(attempt - small_steps, 0))
 
 
 def best_first(
