@@ -94,7 +94,7 @@ class CudaMemoryBackend(ComputeBackend):
 
     def finish(self) -> None:
         torch.cuda.synchronize()
-        self.__dict__.pop("_clock", None)  # times since then are float32: in hours they lose their microseconds
+        self.__dict__.pop("_clock", None)  # a time since then is float32: in hours it would lose its milliseconds
 
 
 class _CudaClock:

@@ -132,6 +132,7 @@ class Executor:
 
     def _pass(self, steps: list[Step], epoch: int, seed: int, sink: LogitsSink | None) -> Totals:
         totals = Totals()
+        self._backend.finish()  # once a pass, so that times of a long run are told from a moment that is near
         opening, closing = opening_and_closing(self._plan.slots, range(steps[0].index, steps[-1].index + 1))
         with single_threaded_products():
             for step in steps:
