@@ -60,7 +60,7 @@ def allocated_in(trainer: Trainer, device: ComputeBackend) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-@pytest.mark.parametrize("name", ["gcn", "sage-max"])
+@pytest.mark.parametrize("name", ["gcn", pytest.param("sage-max", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("new_device", DEVICES)
 def test_memory_is_within_every_budget(name: str, new_device: NewDevice, tmp_path: Path) -> None:
     device = new_device(1)

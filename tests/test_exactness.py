@@ -147,7 +147,7 @@ def test_ten_epochs_agree_with_pyg_while_spilling(name: str, directed: bool, wei
 
 
 @settings(
-    max_examples=20,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.generate],
@@ -185,7 +185,7 @@ def test_random_graphs_agree_with_pyg_under_any_budget(
         assert_close(train_with_flexgnn(model, store, 3, device_memory=budget, planner=planner), expected)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.4])
 @pytest.mark.parametrize(
     "model_class",
     [GCN, GraphSAGE, GIN, partial(GAT, heads=2), pytest.param(partial(GAT, heads=4, v2=True), marks=pytest.mark.slow)],

@@ -193,7 +193,7 @@ def test_five_epochs_agree_with_pyg_while_spilling(name: str, directed: bool, tm
 
 
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.generate],
