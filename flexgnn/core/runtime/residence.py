@@ -132,7 +132,8 @@ class _Home:
 
     def enter(self, data: Tensor, gradient: Tensor | None) -> None:
         """Be at home again, with these values and this gradient."""
-        if self.data.shape == data.shape and self.data.dtype == data.dtype:
+        same = self.data.shape == data.shape and self.data.dtype == data.dtype
+        if same and self.data.is_contiguous():  # what was expanded can't be written to
             self.data.copy_(data)  # other tensors may be views of the same memory
             data = self.data
         self._replace(data, gradient)

@@ -104,6 +104,14 @@ def test_what_was_trained_elsewhere_is_back_in_the_same_memory(
     trained.step()
 
 
+def test_a_weight_that_was_expanded_is_taken_along(trained: Trained) -> None:
+    weight = torch.ones(1).expand(3)
+    residents = Residents(model=trained.model, optimizer=trained.optimizer, tensors=[weight])
+    with residents.on(StandInBackend(), trained.program, training=True):
+        pass
+    assert weight.tolist() == [1.0, 1.0, 1.0]
+
+
 def test_without_training_the_optimizer_is_left_alone(trained: Trained) -> None:
     averages = [values["exp_avg"].data_ptr() for values in trained.optimizer.state.values()]
     with trained.residents.on(StandInBackend(), trained.program, training=False):
