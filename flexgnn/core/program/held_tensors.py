@@ -51,7 +51,7 @@ def _parts(value: object) -> Iterable[object]:
 
 def _of_function(function: object) -> Iterable[object]:
     assert inspect.isfunction(function)
-    if function.__module__.partition(".")[0] == "torch":  # what they refer to is not the user's
+    if (function.__module__ or "").partition(".")[0] == "torch":  # what they refer to is not the user's
         return []
     try:
         around = inspect.getclosurevars(function)
