@@ -3,8 +3,8 @@
 A line for the computation, coloured by phase, and one for each channel.
 
     pip install -e '.[benchmark]'
-    python benchmarks/timeline.py --nodes 500000 --edges 10000000 --share 8 --output docs/benchmarks/timeline.svg
-    python benchmarks/timeline.py --device cuda --host-memory 2GiB --output docs/benchmarks/timeline-cuda.svg
+    python benchmarks/timeline.py --nodes 200000 --edges 4000000 --share 8 --output docs/benchmarks/timeline.png
+    python benchmarks/timeline.py --device cuda --host-memory 2GiB --output docs/benchmarks/timeline-cuda.png
 """
 
 from __future__ import annotations
