@@ -11,7 +11,8 @@ from flexgnn.backends.cuda_memory import CudaMemoryBackend
 from flexgnn.core.compute import ComputeBackend
 from tests.stand_in import StandInBackend
 
-NewDevice = Callable[[], ComputeBackend]
+NewDevice = Callable[..., ComputeBackend]
+"""Called with nothing, or with the least rows of a tile."""
 
 
 def new_gpu(tile_rows: int = 1) -> ComputeBackend:

@@ -160,13 +160,15 @@ def smallest_budget(
     planner: Planner,
     rewrites: Sequence[str] = ALL_REWRITES,
     loss: RowLosses | LinkPrediction | None = None,
+    device: str | ComputeBackend = "cpu",
 ) -> int:
-    """The least memory that ``planner`` says will do, taken from its refusal."""
+    """The least memory of ``device`` that ``planner`` says will do, taken from its refusal."""
     trainer = Trainer(
         copy.deepcopy(model),
         store,
         torch.optim.Adam(model.parameters()),
         loss=loss,
+        device=device,
         device_memory=1,
         planner=planner,
         rewrites=rewrites,
@@ -174,7 +176,7 @@ def smallest_budget(
     try:
         trainer.plan  # noqa: B018
     except BudgetError as error:
-        return int(str(error).split("smallest that works is ")[1].split()[0])
+        return error.smallest_bytes
     raise AssertionError("one byte is no budget")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,11 @@ from torch_geometric.nn import GCN, GraphSAGE
 
 from flexgnn import GraphStore, Trainer
 from flexgnn.core.compute import ComputeBackend
-from flexgnn.core.errors import BudgetError
-from tests.devices import DEVICES
-from tests.graphs import small_graph, store_of
+from flexgnn.planners.greedy import GreedyPlanner
+from tests.devices import DEVICES, NewDevice
+from tests.graphs import small_graph, smallest_budget, store_of
 from tests.stand_in import keep_stand_in_profile
 
-NewDevice = Callable[[int], ComputeBackend]
 SHARES = (1, 2, 4, 8, 16)
 LIBRARIES_BYTES = 48 * 2**20
 """Of cuBLAS, whose workspace torch takes from the same allocator: 8 MiB, on Hopper 32 MiB (torch's notes on CUDA)."""
@@ -43,9 +41,8 @@ def trainer_with(model: torch.nn.Module, store: GraphStore, device: ComputeBacke
 def budgets_for(model: torch.nn.Module, store: GraphStore, device: ComputeBackend) -> list[int]:
     """All that is needed, and shares of it, or the least that works."""
     need = trainer_with(model, store, device, None).plan.projected_peak_bytes
-    with pytest.raises(BudgetError) as refusal:
-        trainer_with(model, store, device, 1).plan  # noqa: B018
-    return [max(need // share, refusal.value.smallest_bytes) for share in SHARES]
+    least = smallest_budget(model, store, GreedyPlanner(), device=device)
+    return [max(need // share, least) for share in SHARES]
 
 
 def allocated_in(trainer: Trainer, device: ComputeBackend) -> int:
@@ -63,7 +60,7 @@ def allocated_in(trainer: Trainer, device: ComputeBackend) -> int:
 @pytest.mark.parametrize("name", ["gcn", pytest.param("sage-max", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("new_device", DEVICES)
 def test_memory_is_within_every_budget(name: str, new_device: NewDevice, tmp_path: Path) -> None:
-    device = new_device(1)
+    device = new_device()
     store = store_for(device, tmp_path)
     width = store.info.num_features
     torch.manual_seed(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +22,15 @@ from flexgnn.core.pinned_pages import pinned_pages
 from flexgnn.core.program.cpu_kernels import CpuKernels
 from flexgnn.planners.greedy import GreedyPlanner
 from tests.devices import DEVICES, NewDevice
-from tests.graphs import Outcome, assert_close, small_graph, store_of, train_with_flexgnn, train_with_pyg
+from tests.graphs import (
+    Outcome,
+    assert_close,
+    small_graph,
+    smallest_budget,
+    store_of,
+    train_with_flexgnn,
+    train_with_pyg,
+)
 from tests.stand_in import StandInBackend, keep_stand_in_profile
 
 MODELS = {
@@ -57,17 +64,7 @@ def trained(model: torch.nn.Module, store: GraphStore, **settings: object) -> tu
 
 def smallest(model: torch.nn.Module, store: GraphStore, device: ComputeBackend, num_blocks: int = 7) -> int:
     """The least memory of ``device`` that so many blocks can do with."""
-    trainer = Trainer(
-        copy.deepcopy(model),
-        store,
-        torch.optim.Adam(model.parameters()),
-        device=device,
-        device_memory=1,
-        planner=GreedyPlanner(num_blocks),
-    )
-    with pytest.raises(BudgetError) as refusal:
-        trainer.plan  # noqa: B018
-    return refusal.value.smallest_bytes
+    return smallest_budget(model, store, GreedyPlanner(num_blocks), device=device)
 
 
 def assert_same(ours: Outcome, expected: Outcome) -> None:
@@ -130,9 +127,7 @@ def test_the_stand_in_gives_the_bits_of_the_cpu(name: str, store: GraphStore) ->
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("new_device", DEVICES)
-def test_tiles_of_several_chunks_agree_with_pyg(
-    name: str, new_device: Callable[[int], ComputeBackend], tmp_path: Path
-) -> None:
+def test_tiles_of_several_chunks_agree_with_pyg(name: str, new_device: NewDevice, tmp_path: Path) -> None:
     data = small_graph(num_nodes=140, num_edges=900)
     store = store_of(data, tmp_path / "graph")
     torch.manual_seed(0)

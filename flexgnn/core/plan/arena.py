@@ -38,8 +38,8 @@ class Arena:
         """int64: of each group, the slots that end where ``budget_bytes`` would not reach, and by how much."""
         over = self.offsets + column(self.groups, "size_bytes") + self.workspace_bytes - budget_bytes
         bounds = np.cumsum([len(group) for group in self.groups])[:-1]
-        slots = [np.flatnonzero(of_group > 0) for of_group in np.split(over, bounds)]
-        return slots, [of_group[found] for of_group, found in zip(np.split(over, bounds), slots, strict=True)]
+        of_groups = np.split(over, bounds)
+        return [np.flatnonzero(part > 0) for part in of_groups], [part[part > 0] for part in of_groups]
 
 
 def lay_out(problem: PlanningProblem, workload: Workload, decisions: Decisions, effort: Effort = "full") -> Arena:

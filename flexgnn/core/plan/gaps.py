@@ -48,6 +48,12 @@ class Gaps:
         return counts
 
     @cached_property
+    def first_spans(self) -> Array:
+        """int64 [G + 1]: where the spans of each gap begin, and their number."""
+        first: Array = np.searchsorted(self.spans[:, 0], np.arange(len(self) + 1))
+        return first
+
+    @cached_property
     def steps(self) -> Array:
         """int64 [G]: steps in each gap."""
         counts = np.zeros(len(self), dtype=np.int64)

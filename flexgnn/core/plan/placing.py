@@ -45,6 +45,8 @@ def place(
         if limit is not None and held_bytes(parts, tiers[0], workload) > limit:
             raise BudgetError(_does_not_fit(parts, tiers, ""))
         return {}
+    if not parts:
+        return {}
     columns = _Columns.of(parts, workload)
     classes = [tensor_class(workload, name) for name in columns.names]
     allowed = np.array([[wanted.get(kind, tier.name) == tier.name for tier in tiers] for kind in classes])
@@ -54,7 +56,7 @@ def place(
     spans = np.stack([np.stack(columns.span(tier)) for tier in tiers])
     limits = np.array([_NO_LIMIT if tier.capacity_bytes is None else tier.capacity_bytes for tier in tiers])
     chosen = np.zeros(len(parts), dtype=np.int64)
-    failed = _choose(order, columns.size, columns.name, seconds, allowed.reshape(-1, len(tiers)), spans, limits, chosen)
+    failed = _choose(order, columns.size, columns.name, seconds, allowed, spans, limits, chosen)
     if failed >= 0:
         kind = classes[columns.name[failed]]
         same = [part for part in parts if kind not in wanted or tensor_class(workload, part.part) == kind]

@@ -5,6 +5,8 @@ Shape legend: G gaps, S steps.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from flexgnn.core.compiling import compiled
@@ -18,21 +20,23 @@ def relieved(sketch: Sketch, kept: Array, arena: Arena, share: float = 1.0) -> A
 
     One opens the gaps whose slots stick out of the budget. These were placed last, since they are small, and may be
     worth most for their size. The other opens those that are worth least, of all that are there when something sticks
-    out, until ``share`` of the bytes that stick out are free then.
+    out, until ``share`` of the bytes that stick out are free then. Where nothing does, it is the setup that needs more
+    than there is: then gaps go that are worth least, whenever they are.
     """
     beyond, sticking_out = _crowding(sketch, arena)
     missing = np.ceil(share * sticking_out).astype(np.int64)
     choices = [kept & ~beyond, thinned(sketch, kept, missing)]
     fewer = [choice for choice in choices if choice.sum() < kept.sum()]
-    return min(fewer, key=sketch.seconds) if fewer else _without_cheapest(sketch, kept, int(missing.max()))
+    if fewer:
+        return min(fewer, key=sketch.seconds)
+    return _without_cheapest(sketch, kept, math.ceil(share * (arena.peak_bytes - sketch.problem.budget_bytes)))
 
 
 def thinned(sketch: Sketch, kept: Array, missing: Array) -> Array:
     """Bool [G]: ``kept`` without those that are worth least for their size, so that ``missing`` (int64 [S]) is free."""
     gaps, left = sketch.gaps, kept.copy()
     order = np.argsort(gaps.densities, kind="stable")
-    first = np.searchsorted(gaps.spans[:, 0], np.arange(len(gaps) + 1))
-    _thin(order[kept[order]], first, gaps.spans, gaps.sizes, missing.copy(), left)
+    _thin(order[kept[order]], gaps.first_spans, gaps.spans, gaps.sizes, missing.copy(), left)
     return left
 
 

@@ -215,10 +215,8 @@ class Sketch:
     def filled(self, scores: Array) -> Array:
         """Bool [G]: gaps filled from the highest of ``scores`` (float [G]) down, where the room still allows."""
         order = np.argsort(-scores, kind="stable")
-        spans = self.gaps.spans
-        first = np.searchsorted(spans[:, 0], np.arange(len(self.gaps) + 1))
-        kept = self.nothing
-        _fill(order, first, spans, self.gaps.sizes, self.room.copy(), kept)
+        gaps, kept = self.gaps, self.nothing
+        _fill(order, gaps.first_spans, gaps.spans, gaps.sizes, self.room.copy(), kept)
         return kept
 
     def decided(self, kept: Array) -> Decisions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,15 @@ def test_a_full_arena_is_relieved_until_it_fits(problem: PlanningProblem) -> Non
             less = relieved(sketch, everything, arena)
             assert less.sum() < everything.sum()
     assert given_up
+
+
+def test_what_only_the_setup_lacks_is_given_up_at_once(problem: PlanningProblem) -> None:
+    for sketch in some_sketches(problem):
+        everything, missing = ~sketch.nothing, int(sketch.gaps.sizes.sum()) // 2
+        arena = lay_out(problem.with_budget(2**40), sketch.workload, sketch.decided(everything))
+        roomy = Sketch(problem.with_budget(arena.peak_bytes), sketch.workload, sketch.decisions)
+        left = relieved(roomy, everything, replace(arena, setup_bytes=arena.peak_bytes + missing))
+        assert sketch.gaps.sizes[~left].sum() >= missing
 
 
 def test_a_way_that_is_left_out_as_too_large_fits_nowhere(problem: PlanningProblem) -> None:
